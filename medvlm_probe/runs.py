@@ -1,0 +1,165 @@
+"""Files that are written whole or not at all, and run folders with their provenance."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import platform
+import secrets
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from medvlm_probe.errors import StoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VERSIONED_PACKAGES = (
+    "medvlm-probe",
+    "numpy",
+    "scipy",
+    "torch",
+    "open_clip_torch",
+    "timm",
+    "transformers",
+    "pillow",
+    "pyarrow",
+)
+
+
+def cache_dir() -> Path:
+    """Return the cache folder: `$MEDVLM_PROBE_CACHE`, else the platform's user cache folder. It may not exist yet."""
+    given = os.environ.get("MEDVLM_PROBE_CACHE")
+    if given:
+        return Path(given).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("medvlm-probe", appauthor=False))
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Let `write` fill a file beside `path`, then sync and rename it: readers see the old file or the whole new one.
+
+    Raises:
+        StoreError: the folder cannot be made or written (read-only, full, not a folder).
+    """
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(f"Cannot write {path}: {reason}. Free space or choose another folder.") from error
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def write_bytes_atomically(path: Path, data: bytes) -> None:
+    """Write bytes as `write_atomically` does."""
+
+    def write(file: BinaryIO) -> None:
+        file.write(data)
+
+    write_atomically(path, write)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON. NaN and infinity are refused: an undefined number is null.
+
+    Raises:
+        ValueError: the value holds NaN or infinity.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes_atomically(path, (text + "\n").encode())
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a tidy table as CSV with LF line ends, without the index; numbers keep 10 significant digits."""
+    buffer = io.StringIO()
+    table.to_csv(buffer, index=False, lineterminator="\n", float_format="%.10g")
+    write_bytes_atomically(path, buffer.getvalue().encode())
+
+
+def sha256_file(path: Path) -> str:
+    """Return a file's SHA-256 in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Return the SHA-256 in hex of a value's canonical JSON (sorted keys, no spaces)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One command's results in one folder. `config` is the resolved configuration that names the folder."""
+
+    path: Path
+    command: str
+    config: Mapping[str, Any]
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def write_provenance(self, facts: Mapping[str, Any]) -> None:
+        """Write `run.json`: the command, configuration, versions and machine, with `facts` of this run.
+
+        Args:
+            facts: fingerprints, seeds, threads, precision, counts used and given, seconds by step.
+        """
+        record = {
+            "command": self.command,
+            "config": dict(self.config),
+            "started": self.started.isoformat(timespec="seconds"),
+            "wall_seconds": round((datetime.now(UTC) - self.started).total_seconds(), 3),
+            "versions": {"python": platform.python_version(), **_installed_versions()},
+            "platform": f"{platform.system()} {platform.machine()}",
+            **facts,
+        }
+        write_json(self.path / "run.json", record)
+
+
+def open_run(command: str, config: Mapping[str, Any], out: Path | None = None) -> RunFolder:
+    """Return the folder of a run: `out`, else `runs/<command>/<hash of the resolved config>`.
+
+    Raises:
+        StoreError: the folder cannot be made, or `out` is a file.
+    """
+    path = out if out is not None else Path("runs") / command / sha256_json(dict(config))[:12]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"Cannot make the folder {path}: {error.strerror}. Give another one with --out.") from error
+    return RunFolder(path=path, command=command, config=config)
+
+
+def _sync_folder(folder: Path) -> None:
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _installed_versions() -> dict[str, str]:
+    found = {}
+    for name in VERSIONED_PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
