@@ -1,1 +1,1 @@
-"""."""
+"""Metrics and the statistics around them: pure functions over arrays."""
