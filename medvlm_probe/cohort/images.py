@@ -1,0 +1,173 @@
+"""Where a cohort's pixels come from: the ImageSource contract, files on disk, and the reasons for quarantine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from medvlm_probe.cohort import png_recipe
+from medvlm_probe.errors import ImageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from medvlm_probe.cohort.image_headers import ImageHeader
+
+REASONS: dict[str, str] = {
+    "missing_file": "no such file",
+    "outside_folder": "the path leaves the cohort's folder, directly or through a link",
+    "not_a_file": "a folder, pipe or device, not a file",
+    "unreadable": "the file cannot be opened or read",
+    "empty_file": "the file has no bytes",
+    "too_many_bytes": "the file is larger than any image that is read",
+    "not_an_image": "the file is no image, whatever its name says",
+    "unsupported_format": "an image, but of a kind that is not read",
+    "too_many_pixels": "more pixels than the limit; not decoded",
+    "too_small": "too few pixels to be a radiograph",
+    "truncated": "the file ends early",
+    "corrupt": "the file's bytes contradict its own header or checksums",
+    "decode_failed": "the decoder refused the file",
+    "dark_16_bit": "16-bit values that were never scaled to the full range",
+}
+"""Why an image was put into quarantine: the codes of `ImageError.reason`, and what each says to people."""
+
+MAX_FILE_BYTES = 1 << 30
+
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+
+class ImageSource(Protocol):
+    """How the pixels of a cohort's rows are read. All methods may be called from several threads at once."""
+
+    @property
+    def recipe(self) -> str:
+        """The named, versioned way from file to 8-bit pixels: `png/v1`, `phantom/v1`."""
+        ...
+
+    @property
+    def settings(self) -> str:
+        """What besides the recipe decides the pixels (a generator's digest and size); "" for files."""
+        ...
+
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+        ...
+
+    def content_key(self, row: int) -> str:
+        """Return the sha256 (64 hex digits) of the image's content, without decoding it.
+
+        Raises:
+            ImageError: the image is missing, forbidden, or by its first bytes unusable.
+        """
+        ...
+
+    def read(self, row: int) -> Image:
+        """Return the image in mode "L" or "RGB", 8 bit.
+
+        Raises:
+            ImageError: the image cannot be used.
+        """
+        ...
+
+    def read_with_key(self, row: int) -> tuple[Image, str]:
+        """Return the image and the content key of the very bytes that it was decoded from; errors as in `read`."""
+        ...
+
+    def rows(self, index: Sequence[int]) -> ImageSource:
+        """Return the source of these rows, in this order."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileImages:
+    """PNG and JPEG files below one folder, read by the recipe png/v1 (see `png_recipe`).
+
+    Attributes:
+        root: the folder that every file must lie in, after links are followed.
+        paths: each row's path, relative to `root`, with forward slashes.
+        max_pixels: the largest width x height that is decoded.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    max_pixels: int = png_recipe.MAX_PIXELS
+    recipe: str = png_recipe.RECIPE
+    settings: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", self.root.resolve())
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def content_key(self, row: int) -> str:
+        """Return the sha256 of the file's bytes; a file that its path or first bytes rule out raises ImageError."""
+        return hashlib.sha256(self._checked_bytes(row)).hexdigest()
+
+    def read(self, row: int) -> Image:
+        """Return the decoded image, mode "L" or "RGB"; raises ImageError."""
+        return self._decoded(row, self._checked_bytes(row))
+
+    def read_with_key(self, row: int) -> tuple[Image, str]:
+        """Return the decoded image and the sha256 of the bytes that it came from; raises ImageError."""
+        data = self._checked_bytes(row)
+        return self._decoded(row, data), hashlib.sha256(data).hexdigest()
+
+    def header(self, row: int) -> ImageHeader:
+        """Return the file's own statement of its format, size and depth; raises ImageError."""
+        data = self._checked_bytes(row)
+        return png_recipe.checked_header(data, self.max_pixels)
+
+    def rows(self, index: Sequence[int]) -> FileImages:
+        """Return the source of these rows, in this order."""
+        return replace(self, paths=tuple(self.paths[i] for i in index))
+
+    def _decoded(self, row: int, data: bytes) -> Image:
+        with _naming(self.paths[row]):
+            return png_recipe.decode(data, self.max_pixels)
+
+    def _checked_bytes(self, row: int) -> bytes:
+        path = self.paths[row]
+        with _naming(path):
+            data = _read_inside(self.root, path)
+            png_recipe.checked_header(data, self.max_pixels)
+        return data
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(error.reason, f"{path}: {error}") from error
+
+
+def _read_inside(root: Path, path: str) -> bytes:
+    """Return the bytes of a regular file below `root`, following links only where they stay below it."""
+    try:
+        real = (root / path).resolve(strict=True)
+        if not real.is_relative_to(root):
+            raise ImageError("outside_folder", "The path leaves the cohort's folder; copy the file into it.")
+        # What was resolved is opened without following a link again, and without waiting on a pipe.
+        with os.fdopen(os.open(real, _OPEN_FLAGS), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError("not_a_file", "This is a folder, pipe or device.")
+            if status.st_size > MAX_FILE_BYTES:
+                raise ImageError(
+                    "too_many_bytes", f"The file has {status.st_size:,} bytes; at most {MAX_FILE_BYTES:,} are read."
+                )
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ImageError("missing_file", "There is no such file.") from error
+    except IsADirectoryError as error:
+        raise ImageError("not_a_file", "This is a folder.") from error
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise ImageError("unreadable", f"The file cannot be read: {why}.") from error
