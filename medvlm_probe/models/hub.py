@@ -1,0 +1,196 @@
+"""Published models: from the Hugging Face cache where they are there, fetched only where they are not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from medvlm_probe.errors import ModelError, unknown_name
+from medvlm_probe.models.bundle import CONFIG_NAME, TOKENIZER_EXTRA, TOKENIZER_MAIN, Bundle, find_weights, read_config
+
+HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
+RANDOM = "random"
+
+
+def hub_bundle(repo_id: str, name: str, *, cache_dir: Path | None = None, offline: bool = False) -> Bundle:
+    """Return the bundle of an open_clip model on the Hugging Face hub.
+
+    Its text tower's configuration and tokenizer come from the repositories that its own configuration names.
+
+    Args:
+        repo_id: `owner/repository`.
+        name: what the model is called in tables.
+        cache_dir: a Hugging Face hub cache; None for the usual one.
+        offline: use the cache alone.
+
+    Raises:
+        ModelError: a needed file is neither in the cache nor to be had.
+    """
+    folder = hub_folder(repo_id, ((CONFIG_NAME,), HUB_WEIGHTS), cache_dir=cache_dir, offline=offline)
+    model_cfg, preprocess_cfg = read_config(folder / CONFIG_NAME)
+    return _with_hub_text(name, model_cfg, preprocess_cfg, find_weights(folder), cache_dir=cache_dir, offline=offline)
+
+
+def pretrained_bundle(spec: str, *, cache_dir: Path | None = None, offline: bool = False) -> Bundle:
+    """Return the bundle of `NAME/PRETRAINED`: one of open_clip's architectures with weights.
+
+    PRETRAINED is one of open_clip's tags for that architecture, a local weights file, or `random`: seeded random
+    weights, for measuring speed.
+
+    Raises:
+        UnknownNameError: open_clip has no such architecture or tag.
+        ModelError: the weights are neither in the cache nor to be had.
+    """
+    from open_clip import get_model_config, list_models
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    architecture, _, pretrained = spec.partition("/")
+    if architecture not in list_models():
+        raise unknown_name("open_clip model", architecture, list_models())
+    if not pretrained:
+        tags = ", ".join(list_pretrained_tags_by_model(architecture)) or "none"
+        raise ModelError(f"Weights missing in 'open_clip:{spec}'. Give a file, or one of: {tags}.")
+    model_cfg = get_model_config(architecture)
+    tag_cfg = get_pretrained_cfg(architecture, pretrained)
+    file = Path(pretrained).expanduser()
+    if tag_cfg:
+        weights: Path | None = _tag_weights(tag_cfg, f"{architecture}/{pretrained}", cache_dir, offline)
+        # The activation is a fact of the weights: open_clip only warns where the architecture's differs.
+        model_cfg["quick_gelu"] = bool(tag_cfg.get("quick_gelu", False))
+    elif pretrained == RANDOM:
+        weights = None
+    elif file.is_file():
+        weights = file.resolve()
+    else:
+        raise unknown_name(
+            f"weights for {architecture}", pretrained, [*list_pretrained_tags_by_model(architecture), RANDOM]
+        )
+    name = f"open_clip:{architecture}/{file.name if weights and not tag_cfg else pretrained}"
+    return _with_hub_text(name, model_cfg, tag_cfg, weights, cache_dir=cache_dir, offline=offline)
+
+
+def hub_folder(
+    repo_id: str,
+    needed: Sequence[Sequence[str]],
+    optional: Sequence[str] = (),
+    *,
+    cache_dir: Path | None = None,
+    offline: bool = False,
+) -> Path:
+    """Return the local folder of a hub repository that holds one file of each group in `needed`.
+
+    The network is used only where the cache lacks a group and `offline` is off; the first existing file of each group
+    and the existing `optional` ones are then fetched.
+
+    Raises:
+        ModelError: a file is neither in the cache nor to be had.
+    """
+    cached = [_first_cached(repo_id, group, cache_dir) for group in needed]
+    if all(cached):
+        return cached[0].parent  # type: ignore[union-attr]
+    lacking = [" or ".join(group) for group, path in zip(needed, cached, strict=True) if path is None]
+    if offline or _hub_is_switched_off():
+        raise ModelError(
+            f"{repo_id} is not in the Hugging Face cache {_cache_path(cache_dir)} (missing: {', '.join(lacking)}) and "
+            f"the hub is switched off. Run 'hf download {repo_id}' where there is a network and copy the cache, "
+            "or give a folder: --model local:FOLDER."
+        )
+    paths = [_fetch_first(repo_id, group, cache_dir) for group in needed]
+    for name in optional:
+        with suppress(_missing_entry()):
+            _fetch(repo_id, name, cache_dir)
+    return paths[0].parent
+
+
+def _with_hub_text(
+    name: str,
+    model_cfg: dict[str, Any],
+    preprocess_cfg: dict[str, Any],
+    weights: Path | None,
+    *,
+    cache_dir: Path | None,
+    offline: bool,
+) -> Bundle:
+    text_cfg, tower_configs, tokenizer = dict(model_cfg["text_cfg"]), {}, None
+    if hf_name := text_cfg.get("hf_model_name"):
+        folder = hub_folder(hf_name, (("config.json",),), cache_dir=cache_dir, offline=offline)
+        text_cfg["hf_model_name"] = str(folder)
+        tower_configs["text"] = folder / "config.json"
+    if tokenizer_name := text_cfg.get("hf_tokenizer_name"):
+        tokenizer = hub_folder(
+            tokenizer_name, (TOKENIZER_MAIN,), (*TOKENIZER_MAIN, *TOKENIZER_EXTRA), cache_dir=cache_dir, offline=offline
+        )
+    return Bundle(
+        name=name,
+        model_cfg={**model_cfg, "text_cfg": text_cfg},
+        preprocess_cfg=preprocess_cfg,
+        weights=weights,
+        tokenizer=tokenizer,
+        tower_configs=tower_configs,
+    )
+
+
+def _tag_weights(tag_cfg: dict[str, Any], spec: str, cache_dir: Path | None, offline: bool) -> Path:
+    repo_id, _, filename = str(tag_cfg.get("hf_hub", "")).rpartition("/")
+    if not repo_id:
+        raise ModelError(f"open_clip publishes {spec} outside the Hugging Face hub. Fetch its file and give that.")
+    stem = Path(filename).stem
+    names = (f"{stem}.safetensors", filename) if filename else HUB_WEIGHTS
+    folder = hub_folder(repo_id, (names,), cache_dir=cache_dir, offline=offline)
+    return next(folder / name for name in names if (folder / name).is_file())
+
+
+def _first_cached(repo_id: str, names: Sequence[str], cache_dir: Path | None) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    for name in names:
+        found = try_to_load_from_cache(repo_id, name, cache_dir=cache_dir)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def _fetch_first(repo_id: str, names: Sequence[str], cache_dir: Path | None) -> Path:
+    for name in names:
+        with suppress(_missing_entry()):
+            return _fetch(repo_id, name, cache_dir)
+    raise ModelError(f"{repo_id} on the Hugging Face hub holds none of {', '.join(names)}.")
+
+
+def _fetch(repo_id: str, name: str, cache_dir: Path | None) -> Path:
+    """Return the local path of one file, fetched; an entry that the repository lacks raises `_missing_entry()`."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(hf_hub_download(repo_id, name, cache_dir=cache_dir))
+    except _missing_entry():
+        raise
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise ModelError(
+            f"{repo_id}/{name} could not be fetched from the Hugging Face hub ({_first_line(error)}). "
+            "Check the name and the network, or give a folder: --model local:FOLDER."
+        ) from error
+
+
+def _missing_entry() -> type[Exception]:
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    return RemoteEntryNotFoundError
+
+
+def _cache_path(cache_dir: Path | None) -> Path:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return cache_dir or Path(HF_HUB_CACHE)
+
+
+def _hub_is_switched_off() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
