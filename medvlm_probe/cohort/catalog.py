@@ -2,14 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from medvlm_probe.cohort.cohort import Cohort
-from medvlm_probe.cohort.data_cards import DataCard
+from medvlm_probe.cohort.data_cards import CARD_FILE, DataCard, read_card
+from medvlm_probe.cohort.folders import folder_cohort
 from medvlm_probe.cohort.images import FileImages
-from medvlm_probe.cohort.manifest import UncertaintyPolicy, read_manifest
+from medvlm_probe.cohort.manifest import UNCERTAINTY_POLICIES, Manifest, UncertaintyPolicy, read_manifest
 from medvlm_probe.cohort.manifest_columns import snake_case
-from medvlm_probe.errors import unknown_name
+from medvlm_probe.cohort.manifest_files import rows_text
+from medvlm_probe.cohort.phantom_source import phantom_cohort, phantom_options
+from medvlm_probe.errors import DataCardError, InputError, ManifestError, unknown_name
+
+MANIFEST_SUFFIXES = (".csv", ".parquet")
+MANIFEST_FILES = ("manifest.csv", "manifest.parquet")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an importer is asked for: the card, the folder that it lies in, the text after `NAME:`, and the options."""
+
+    card: DataCard
+    folder: Path
+    argument: str
+    uncertainty: UncertaintyPolicy
+    image_root: Path | None
+
+
+def _from_phantom(request: Request) -> Cohort:
+    if request.image_root is not None:
+        raise InputError("The phantom cohort draws its images; leave the image folder out.")
+    return phantom_cohort(phantom_options(request.argument), request.card, request.uncertainty)
+
+
+def _from_folder(request: Request) -> Cohort:
+    given = Path(request.argument) if request.argument else request.folder / request.card.image_root
+    return folder_cohort(request.image_root or given, request.card, request.uncertainty)
+
+
+def _from_manifest(request: Request) -> Cohort:
+    card = request.card
+    if card.manifest is None:
+        raise DataCardError(
+            f"Data card '{card.name}' names no manifest. Add the field 'manifest', a path beside the card."
+        )
+    manifest = read_manifest(request.folder / card.manifest, tuple(card.labels) or None)
+    if card.task == "single_label":
+        _check_single(manifest)
+    root = request.image_root or _inside(request.folder, card.image_root)
+    return Cohort(
+        name=card.name,
+        table=manifest.table,
+        labels=manifest.labels,
+        uncertainty=request.uncertainty,
+        source=FileImages(root, tuple(manifest.table["image"])),
+        card=card,
+    )
+
+
+IMPORTERS: dict[str, Callable[[Request], Cohort]] = {
+    "phantom": _from_phantom,
+    "generic_folder": _from_folder,
+    "manifest": _from_manifest,
+}
+"""How a card's files are read, by the card's field `importer`."""
 
 
 def load_cohort(
@@ -19,19 +79,121 @@ def load_cohort(
     split: str | None = None,
     image_root: Path | None = None,
 ) -> Cohort:
-    """Return a cohort."""
-    path = Path(spec)
-    if path.suffix.lower() in (".csv", ".parquet"):
-        manifest = read_manifest(path)
-        name = snake_case(path.resolve().parent.name) or "cohort"
-        cohort = Cohort(
-            name=name,
-            table=manifest.table,
-            labels=manifest.labels,
-            uncertainty=uncertainty or "ignore",
-            source=FileImages(image_root or path.parent, tuple(manifest.table["image"])),
-            card=DataCard(name=name),
-        )
-    else:
-        raise unknown_name("cohort", spec, ["phantom"])
+    """Return a cohort; no image is opened.
+
+    Args:
+        spec: one of
+            `phantom` or `phantom:OPTIONS` (see `phantom_source.phantom_options`);
+            a manifest (`.csv`, `.parquet`), whose folder's `DATA_CARD.md` is honoured;
+            a data card (`.md`);
+            a folder: of a `DATA_CARD.md`, else of a `manifest.csv` or `manifest.parquet`, else of images;
+            `generic_folder:FOLDER`, which takes the images and passes over cards and manifests.
+        uncertainty: what -1 becomes in `Cohort.targets`; None takes the card's policy, `ignore` without one.
+        split: keep only this split.
+        image_root: the folder that image paths start from; None takes the card's, else the manifest's own folder.
+
+    Raises:
+        UnknownNameError: a cohort, split, option or importer that does not exist.
+        ManifestError, DataCardError, InputError: what was named cannot be read.
+    """
+    if uncertainty is not None and uncertainty not in UNCERTAINTY_POLICIES:
+        raise unknown_name("uncertainty policy", uncertainty, UNCERTAINTY_POLICIES)
+    if image_root is not None and not image_root.is_dir():
+        raise InputError(f"There is no image folder '{image_root}'. Check the path.")
+    card, folder, argument = _resolved(spec)
+    if card.importer not in IMPORTERS:
+        raise unknown_name("importer", card.importer, IMPORTERS)
+    request = Request(card, folder, argument, uncertainty or card.uncertainty, image_root)
+    cohort = IMPORTERS[card.importer](request)
     return cohort if split is None else cohort.select_split(split)
+
+
+def card_of(spec: str) -> DataCard:
+    """Return the data card of a spec as `load_cohort` takes it, without reading the cohort; the same errors."""
+    return _resolved(spec)[0]
+
+
+def shipped_cards() -> dict[str, Path]:
+    """Return the package's data cards by name: from inside it as a wheel has them, else beside it as the sources do."""
+    package = Path(__file__).resolve().parents[1]
+    folder = next((f for f in (package / "data_cards", package.parent / "data_cards") if f.is_dir()), None)
+    if folder is None:
+        raise DataCardError("The package's data cards are missing. Install medvlm-probe again.")
+    return {path.stem: path for path in sorted(folder.glob("*.md"))}
+
+
+def _resolved(spec: str) -> tuple[DataCard, Path, str]:
+    """Return the card, the folder that its paths start from, and the text after `NAME:`."""
+    name, _, argument = spec.partition(":")
+    cards = shipped_cards()
+    if name in cards:
+        return _shipped(cards[name], argument)
+    path = Path(spec)
+    if path.suffix.lower() == ".md":
+        return read_card(path), path.parent, ""
+    if path.suffix.lower() in MANIFEST_SUFFIXES:
+        return _manifest_card(path), path.parent, ""
+    if path.is_dir():
+        return _folder_card(path, cards)
+    if path.suffix or len(path.parts) > 1:
+        raise InputError(
+            f"There is no cohort, file or folder '{spec}'. Give a manifest (.csv or .parquet), a data card (.md), a "
+            f"folder, or one of: {', '.join(cards)}."
+        )
+    raise unknown_name("cohort", spec, cards)
+
+
+def _shipped(path: Path, argument: str) -> tuple[DataCard, Path, str]:
+    card = read_card(path)
+    if card.importer == "generic_folder":
+        if not argument:
+            raise InputError(f"'{card.name}' needs a folder: {card.name}:FOLDER.")
+        card = card.model_copy(update={"name": _name_of(Path(argument))})
+    elif argument and card.importer != "phantom":
+        raise InputError(f"Cohort '{card.name}' takes nothing after the colon; '{argument}' was given.")
+    return card, path.parent, argument
+
+
+def _manifest_card(manifest: Path) -> DataCard:
+    """Return the card beside a manifest where it speaks of this manifest, else a card that says nothing."""
+    beside = manifest.parent / CARD_FILE
+    if beside.is_file():
+        card = read_card(beside)
+        if card.manifest is None or (manifest.parent / card.manifest).resolve() == manifest.resolve():
+            return card.model_copy(update={"manifest": manifest.name, "importer": "manifest"})
+    return DataCard(name=_name_of(manifest.parent), manifest=manifest.name)
+
+
+def _folder_card(folder: Path, cards: dict[str, Path]) -> tuple[DataCard, Path, str]:
+    if (folder / CARD_FILE).is_file():
+        return read_card(folder / CARD_FILE), folder, ""
+    for name in MANIFEST_FILES:
+        if (folder / name).is_file():
+            return _manifest_card(folder / name), folder, ""
+    return _shipped(cards["generic_folder"], str(folder))
+
+
+def _check_single(manifest: Manifest) -> None:
+    values = manifest.table[list(manifest.labels)].to_numpy(dtype=np.float32)
+    bad = ((values == 1).sum(axis=1) != 1) & ~np.isnan(values).all(axis=1)
+    if bad.any():
+        rows = rows_text((np.flatnonzero(bad)[:5] + 1).tolist(), int(bad.sum()))
+        raise ManifestError(
+            f"The card's task is single_label, but {rows} do not have exactly one label of 1. Correct them, or set "
+            "task: multi_label."
+        )
+
+
+def _name_of(folder: Path) -> str:
+    return snake_case(folder.resolve().name) or "cohort"
+
+
+def _inside(folder: Path, image_root: str) -> Path:
+    root = (folder / image_root).resolve()
+    if not root.is_relative_to(folder.resolve()):
+        raise DataCardError(
+            f"The card's image_root '{image_root}' leaves its folder. Give the folder as an option instead."
+        )
+    if not root.is_dir():
+        raise DataCardError(f"The card's image_root '{image_root}' is no folder beside the card.")
+    return root

@@ -1,0 +1,112 @@
+"""A folder of images as a cohort, without a manifest: sorted into folders by class, or plain."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from medvlm_probe.cohort.cohort import Cohort
+from medvlm_probe.cohort.data_cards import DataCard
+from medvlm_probe.cohort.images import FileImages
+from medvlm_probe.cohort.manifest import UncertaintyPolicy
+from medvlm_probe.cohort.manifest_columns import snake_case
+from medvlm_probe.errors import ManifestError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+"""Which files of a folder are taken for images; what they really are is told by their first bytes."""
+
+SPLIT_FOLDERS = ("train", "test")
+CLASS_NAMES_FILE = "classnames.txt"
+
+
+def folder_cohort(folder: Path, card: DataCard, uncertainty: UncertaintyPolicy) -> Cohort:
+    """Return the cohort of a folder.
+
+    With `images/train/CLASS/*` or `images/test/CLASS/*` the cohort is single-label: one column a class, in the order of
+    the sorted folder names, and `split`. `classnames.txt` ("folder class name" a line) gives the classes' names. Any
+    other folder gives its images alone, those in folders within it too, without labels. Hidden files are passed over.
+
+    Raises:
+        ManifestError: no such folder, no images in it, or class names that do not fit the folders.
+    """
+    if not folder.is_dir():
+        raise ManifestError(f"There is no folder '{folder}'. Check the path.")
+    by_class = any((folder / "images" / split).is_dir() for split in SPLIT_FOLDERS)
+    table, words = _class_table(folder) if by_class else (_plain_table(folder), {})
+    for label, name in card.labels.items():
+        words[label] = name
+    if by_class:
+        card = card.model_copy(update={"task": "single_label", "labels": words})
+    return Cohort(
+        name=card.name,
+        table=table,
+        labels=tuple(words) if by_class else (),
+        uncertainty=uncertainty,
+        source=FileImages(folder, tuple(table["image"])),
+        card=card,
+    )
+
+
+def _plain_table(folder: Path) -> pd.DataFrame:
+    images = _images_below(folder, folder)
+    if not images:
+        raise ManifestError(
+            f"No {', '.join(IMAGE_SUFFIXES)} files lie in '{folder}'. Check the path, or write a manifest."
+        )
+    return pd.DataFrame({"image": images})
+
+
+def _class_table(folder: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    found = {
+        (split, entry.name): _images_below(folder, Path(entry.path))
+        for split in SPLIT_FOLDERS
+        if (folder / "images" / split).is_dir()
+        for entry in os.scandir(folder / "images" / split)
+        if entry.is_dir() and not entry.name.startswith(".")
+    }
+    folders = sorted({name for _, name in found})
+    words = _class_names(folder / CLASS_NAMES_FILE, folders)
+    rows = [(image, split, name) for (split, name), images in sorted(found.items()) for image in images]
+    if not rows:
+        raise ManifestError(f"No {', '.join(IMAGE_SUFFIXES)} files lie below '{folder / 'images'}'. Check the path.")
+    table = pd.DataFrame(rows, columns=["image", "split", "folder"])
+    one_hot = {label: (table["folder"] == name).astype(np.float32) for label, name in zip(words, folders, strict=True)}
+    return pd.DataFrame({"image": table["image"], "split": table["split"], **one_hot}), words
+
+
+def _class_names(path: Path, folders: list[str]) -> dict[str, str]:
+    """Return label to class name, in the order of `folders`."""
+    names = {name: name.replace("_", " ") for name in folders}
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        given = dict(line.split(maxsplit=1) for line in lines if len(line.split(maxsplit=1)) == 2)
+        missing = [name for name in folders if name not in given]
+        if missing:
+            raise ManifestError(
+                f"{path.name} has no line for the folder {missing[0]}. Write one line a folder: its name, then the "
+                "class's."
+            )
+        names = {name: given[name].strip() for name in folders}
+    labels = {snake_case(words): words for words in names.values()}
+    if len(labels) < len(folders) or "" in labels:
+        raise ManifestError(
+            f"Two class folders have the same class name, or one has none: {', '.join(names.values())}."
+        )
+    return labels
+
+
+def _images_below(root: Path, folder: Path) -> list[str]:
+    """Return the image files below `folder`, sorted, as paths relative to `root` with forward slashes."""
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        here = Path(parent).relative_to(root)
+        found += [
+            (here / name).as_posix()
+            for name in files
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+        ]
+    return sorted(found)
