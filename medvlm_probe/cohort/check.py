@@ -173,10 +173,12 @@ def _ids_at_sites(cohort: Cohort) -> pd.DataFrame:
 def _spanning(frame: pd.DataFrame, name: str, what: str) -> pd.DataFrame:
     """Return the keys of `frame` (id, key, value) that have more than one non-empty value."""
     frame = frame[frame["value"] != ""]
-    n_values = frame.groupby("key")["value"].transform("nunique")
-    grouped = frame[n_values > 1].groupby("key", sort=False)
-    rows = [(part["id"].iloc[0], " ".join(sorted(set(part["value"]))), len(part)) for _, part in grouped]
-    return pd.DataFrame(rows, columns=[name, what, "n_images"])
+    pairs = frame.drop_duplicates(["key", "value"])
+    pairs = pairs[pairs["key"].duplicated(keep=False)].sort_values(["key", "value"])
+    values = pairs.groupby("key")["value"].agg(" ".join)
+    ids = pairs.drop_duplicates("key").set_index("key")["id"]
+    n_images = frame["key"].value_counts()
+    return pd.DataFrame({name: ids, what: values, "n_images": n_images.reindex(ids.index)}).reset_index(drop=True)
 
 
 def _copies(cohort: Cohort, seen: list[_Seen]) -> pd.DataFrame:
@@ -222,31 +224,36 @@ def _sizes(seen: list[_Seen]) -> pd.DataFrame:
 
 def _notes(check: CohortCheck) -> list[str]:
     notes = []
-    if check.group_kind == "image":
-        notes.append(
-            "No patient or study is given: each image counts as its own group, and intervals may be too narrow."
-        )
+    kind = check.group_kind
+    if kind == "image":
+        notes.append("No patient or study is given: each image is its own group, and intervals may be too narrow.")
     elif check.n_rows_without_group_id:
-        notes.append(
-            f"{check.n_rows_without_group_id:,} images have no {check.group_kind}: they count by study or alone."
-        )
+        without = _count(check.n_rows_without_group_id, "image")
+        notes.append(f"{without} without a {kind}: grouped by study where one is given, else alone.")
     if len(check.groups_in_splits):
-        notes.append(f"{len(check.groups_in_splits):,} {check.group_kind}s have images in more than one split: a leak.")
+        notes.append(f"{_count(len(check.groups_in_splits), kind)} in more than one split: a leak.")
     if len(check.ids_at_sites):
+        shared = _count(len(check.ids_at_sites), "patient id")
         notes.append(
-            f"{len(check.ids_at_sites):,} patient ids occur at more than one site and count as one patient each; prefix "
-            "ids with the site if they are different people."
+            f"{shared} at more than one site, each taken as one patient; prefix ids with the site if they differ."
         )
-    by_split = int(check.leaks["across"].str.contains("split").sum()) if len(check.leaks) else 0
-    if by_split:
-        notes.append(f"Copies of {by_split:,} images lie in more than one split: a leak.")
-    if len(check.leaks) > by_split:
-        notes.append(f"Copies of {len(check.leaks) - by_split:,} images belong to several sites or patients.")
+    across_splits = check.leaks["across"].str.contains("split").astype(bool)
+    for leaks, where in ((check.leaks[across_splits], "in several splits: a leak"), (check.leaks[~across_splits], "")):
+        if len(leaks):
+            notes.append(
+                f"{_count(len(leaks), 'image')} copied byte for byte {where or 'at several sites or patients'}."
+            )
     if len(check.quarantine):
         counts = check.quarantine["reason"].value_counts()
-        listed = "; ".join(f"{count:,} {REASONS[str(reason)]}" for reason, count in counts.items())
-        notes.append(f"{len(check.quarantine):,} images cannot be used: {listed}.")
-    never = sorted(set(check.labels["label"]) - set(check.labels.loc[check.labels["n_positive"] > 0, "label"]))
+        listed = "; ".join(f"{count:,} x {REASONS[str(reason)]}" for reason, count in counts.items())
+        notes.append(f"{_count(len(check.quarantine), 'image')} in quarantine: {listed}.")
+    positive = set(check.labels.loc[check.labels["n_positive"] > 0, "label"])
+    never = [label for label in dict.fromkeys(check.labels["label"]) if label not in positive]
     if never:
         notes.append(f"No image is positive for: {', '.join(never)}.")
     return notes
+
+
+def _count(n: int, noun: str) -> str:
+    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{n:,} {noun if n == 1 else plural}"

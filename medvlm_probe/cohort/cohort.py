@@ -137,12 +137,7 @@ class Cohort:
             if pd.api.types.is_numeric_dtype(column):
                 _feed(digest, column.to_numpy(dtype="<f8").tobytes())
             else:
-                _feed(
-                    digest,
-                    "\0".join(
-                        "\1" if missing else text for text, missing in zip(column, column.isna(), strict=True)
-                    ).encode(),
-                )
+                _feed_texts(digest, column)
         return digest.hexdigest()
 
     def _texts(self, column: str) -> NDArray[Any]:
@@ -168,6 +163,18 @@ def resolve_labels(cohort: Cohort, names: Sequence[str] | None) -> tuple[str, ..
     return tuple(chosen)
 
 
-def _feed(digest: Any, part: bytes) -> None:
+def _feed(digest: Any, part: bytes | memoryview) -> None:
     digest.update(len(part).to_bytes(8, "little"))
     digest.update(part)
+
+
+def _feed_texts(digest: Any, column: pd.Series) -> None:
+    """Feed which cells are missing, where each text ends, and the texts in UTF-8."""
+    import pyarrow as pa
+
+    texts = pa.array(column.to_numpy(dtype=object), type=pa.large_string(), from_pandas=True)
+    _, offsets, data = texts.buffers()
+    ends = np.frombuffer(offsets, dtype="<i8")[: len(texts) + 1]
+    _feed(digest, column.isna().to_numpy().tobytes())
+    _feed(digest, ends.tobytes())
+    _feed(digest, b"" if data is None else memoryview(data)[: ends[-1]])

@@ -116,10 +116,10 @@ def parse_card(text: str, source: str) -> DataCard:
         ) from error
     if not isinstance(fields, dict):
         raise DataCardError(f"{source}: the front matter must be YAML fields ('name: ...').")
-    fields.pop("body", None)
+    known = set(DataCard.model_fields) - {"body"}
     for field in fields:
-        if field not in DataCard.model_fields:
-            raise DataCardError(f"{source}: {unknown_name('field', str(field), set(DataCard.model_fields) - {'body'})}")
+        if field not in known:
+            raise DataCardError(f"{source}: {unknown_name('field', str(field), known)}")
     try:
         return DataCard(**fields, body=match.group(2).strip())
     except ValidationError as error:

@@ -151,7 +151,7 @@ def _naming(path: str) -> Iterator[None]:
 def _read_inside(root: Path, path: str) -> bytes:
     """Return the bytes of a regular file below `root`, following links only where they stay below it."""
     try:
-        real = (root / path).resolve(strict=True)
+        real = Path(os.path.realpath(root / path, strict=True))
         if not real.is_relative_to(root):
             raise ImageError("outside_folder", "The path leaves the cohort's folder; copy the file into it.")
         # What was resolved is opened without following a link again, and without waiting on a pipe.

@@ -18,7 +18,7 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image, ImageChops, JpegImagePlugin, PngImagePlugin
+from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from medvlm_probe.cohort.image_headers import ImageHeader, check_whole, read_header
 from medvlm_probe.errors import ImageError
@@ -99,7 +99,8 @@ def _grey(stored: Image.Image, header: ImageHeader) -> Image.Image:
             return stored
         grey = np.array(stored)
         values = grey
-        transparent = transparent * 255 // (2**header.bits - 1)
+        most = 2**header.bits - 1
+        transparent = min(transparent, most) * 255 // most  # Pillow gives the stored sample, but 255 for a 1 in one bit
     if transparent is not None:
         grey[values == transparent] = 0
     return Image.fromarray(grey)
@@ -116,10 +117,12 @@ def _colour(stored: Image.Image, header: ImageHeader) -> Image.Image:
     channels = image.split()
     if image.mode in ("LA", "RGBA"):
         *colours, alpha = channels
+        black = Image.new("L", image.size)
         opaque = alpha.getextrema() == (255, 255)
-        channels = tuple(colours) if opaque else tuple(ImageChops.multiply(channel, alpha) for channel in colours)
-    if all(ImageChops.difference(channels[0], other).getbbox() is None for other in channels[1:]):
-        return channels[0]
+        channels = tuple(colours) if opaque else tuple(Image.composite(channel, black, alpha) for channel in colours)
+    first, *others = channels
+    if all(first.tobytes() == other.tobytes() for other in others):
+        return first
     return Image.merge("RGB", channels)
 
 
