@@ -111,6 +111,11 @@ def read_bundle(folder: Path, name: str | None = None) -> Bundle:
         vision_folder = inside(folder, timm_name.removeprefix(LOCAL_DIR))
         vision_cfg["timm_model_name"] = LOCAL_DIR + str(vision_folder)
         tower_configs["vision"] = _existing(vision_folder / "config.json", "the timm configuration of the image tower")
+    elif ":" in timm_name:
+        raise ModelError(
+            f"{folder / CONFIG_NAME} names an image tower elsewhere, '{timm_name}'. Give a plain timm name, "
+            f"or put timm's config.json into {folder / 'vision'} and write '{LOCAL_DIR}vision'."
+        )
     has_own_tokenizer = bool(text_cfg.get("hf_tokenizer_name")) or "text" in tower_configs
     return Bundle(
         name=name or f"local:{folder.name}",
@@ -183,8 +188,15 @@ def find_weights(folder: Path) -> Path:
 
 
 def refuse_remote_code(bundle: Bundle) -> None:
-    """Raise a ModelError where a tower's configuration asks for code of its own (`auto_map`)."""
-    for path in bundle.tower_configs.values():
+    """Refuse a bundle whose configurations ask for code of their own (`auto_map`).
+
+    Raises:
+        ModelError: one does.
+    """
+    configs = list(bundle.tower_configs.values())
+    if bundle.tokenizer is not None and (bundle.tokenizer / "tokenizer_config.json").is_file():
+        configs.append(bundle.tokenizer / "tokenizer_config.json")
+    for path in configs:
         if "auto_map" in read_json(path):
             raise ModelError(f"{path} asks for code from outside (auto_map), which is never run. Remove that key.")
 

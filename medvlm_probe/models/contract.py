@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PromptTokens:
     """K texts as token embeddings, with room for a prompt learner's context vectors.
 
@@ -87,7 +87,7 @@ class PromptTokens:
         return self.pooled_at + self.n_context * (self.pooled_at >= self.position)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SaliencyLayer:
     """Where a class activation map is taken in the image tower.
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +90,7 @@ def hub_folder(
     if all(cached):
         return cached[0].parent  # type: ignore[union-attr]
     lacking = [" or ".join(group) for group, path in zip(needed, cached, strict=True) if path is None]
-    if offline or _hub_is_switched_off():
+    if offline or _hub_is_off():
         raise ModelError(
             f"{repo_id} is not in the Hugging Face cache {_cache_path(cache_dir)} (missing: {', '.join(lacking)}) and "
             f"the hub is switched off. Run 'hf download {repo_id}' where there is a network and copy the cache, "
@@ -100,8 +98,7 @@ def hub_folder(
         )
     paths = [_fetch_first(repo_id, group, cache_dir) for group in needed]
     for name in optional:
-        with suppress(_missing_entry()):
-            _fetch(repo_id, name, cache_dir)
+        _fetch(repo_id, name, cache_dir)
     return paths[0].parent
 
 
@@ -155,31 +152,29 @@ def _first_cached(repo_id: str, names: Sequence[str], cache_dir: Path | None) ->
 
 def _fetch_first(repo_id: str, names: Sequence[str], cache_dir: Path | None) -> Path:
     for name in names:
-        with suppress(_missing_entry()):
-            return _fetch(repo_id, name, cache_dir)
+        path = _fetch(repo_id, name, cache_dir)
+        if path is not None:
+            return path
     raise ModelError(f"{repo_id} on the Hugging Face hub holds none of {', '.join(names)}.")
 
 
-def _fetch(repo_id: str, name: str, cache_dir: Path | None) -> Path:
-    """Return the local path of one file, fetched; an entry that the repository lacks raises `_missing_entry()`."""
+def _fetch(repo_id: str, name: str, cache_dir: Path | None) -> Path | None:
+    """Return the local path of one file, fetched; None where the repository has no such file."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(hf_hub_download(repo_id, name, cache_dir=cache_dir))
-    except _missing_entry():
-        raise
+    except EntryNotFoundError as error:
+        if not isinstance(error, LocalEntryNotFoundError):
+            return None
+        reason: Exception = error
     except (HfHubHTTPError, OSError, ValueError) as error:
-        raise ModelError(
-            f"{repo_id}/{name} could not be fetched from the Hugging Face hub ({_first_line(error)}). "
-            "Check the name and the network, or give a folder: --model local:FOLDER."
-        ) from error
-
-
-def _missing_entry() -> type[Exception]:
-    from huggingface_hub.errors import RemoteEntryNotFoundError
-
-    return RemoteEntryNotFoundError
+        reason = error
+    raise ModelError(
+        f"{repo_id}/{name} could not be fetched from the Hugging Face hub ({_first_line(reason)}). "
+        "Check the name and the network, or give a folder: --model local:FOLDER."
+    ) from reason
 
 
 def _cache_path(cache_dir: Path | None) -> Path:
@@ -188,8 +183,10 @@ def _cache_path(cache_dir: Path | None) -> Path:
     return cache_dir or Path(HF_HUB_CACHE)
 
 
-def _hub_is_switched_off() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+def _hub_is_off() -> bool:
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    return bool(HF_HUB_OFFLINE)
 
 
 def _first_line(error: Exception) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EvalTransform:
     """open_clip's evaluation transform: resize and crop, three channels, scale to [0, 1], normalise.
 
@@ -51,11 +51,18 @@ class EvalTransform:
 
 
 def build_transform(preprocess_cfg: Mapping[str, Any]) -> EvalTransform:
-    """Return the evaluation transform of a complete open_clip preprocessing configuration."""
+    """Return the evaluation transform of a complete open_clip preprocessing configuration.
+
+    Raises:
+        ModelError: a value that open_clip does not know.
+    """
     from open_clip.transform import MaybeConvertMode, PreprocessCfg, image_transform_v2
     from torchvision.transforms import Compose
 
-    steps = image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False).transforms
+    try:
+        steps = image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False).transforms
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ModelError(f"open_clip knows no such image transform: {dict(preprocess_cfg)}. {error}") from error
     split = next(i for i, step in enumerate(steps) if isinstance(step, MaybeConvertMode))
     to_pixels = Compose(steps[split:])
     ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None, :])

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     import PIL.Image
 
 TEXTS_PER_BATCH = 64
+RANDOM_WEIGHTS_SEED = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OpenClipModel:
     """An open_clip model as a `VisionLanguageModel` (see there for what each member means).
 
@@ -135,7 +136,9 @@ def load_bundle(bundle: Bundle, device: torch.device) -> OpenClipModel:
         ModelError: a configuration that open_clip cannot build, or weights that do not fit it.
     """
     refuse_remote_code(bundle)
-    module = build_module(bundle.model_cfg, bundle.name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RANDOM_WEIGHTS_SEED)
+        module = build_module(bundle.model_cfg, bundle.name)
     if bundle.weights is None:
         weights_sha256 = hash_tensors(module.state_dict())
     else:
@@ -202,13 +205,18 @@ def build_module(model_cfg: Mapping[str, Any], name: str) -> torch.nn.Module:
 def resolve_preprocess(given: Mapping[str, Any], module: torch.nn.Module) -> dict[str, Any]:
     """Return open_clip's complete preprocessing configuration; the size is always the image tower's own."""
     from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+    from open_clip.utils import to_2tuple
 
     merged: dict[str, Any] = merge_preprocess_dict(asdict(PreprocessCfg()), dict(given))
     return merged | {
-        "size": list(module.visual.image_size),  # type: ignore[union-attr, arg-type]
-        "mean": list(merged["mean"]),
-        "std": list(merged["std"]),
+        "size": list(to_2tuple(module.visual.image_size)),  # type: ignore[union-attr]
+        "mean": _per_channel(merged["mean"]),
+        "std": _per_channel(merged["std"]),
     }
+
+
+def _per_channel(value: float | Sequence[float]) -> list[float]:
+    return list(value) if isinstance(value, Sequence) else [value] * 3
 
 
 def build_tokenizer(bundle: Bundle) -> Any:
@@ -232,7 +240,7 @@ def build_tokenizer(bundle: Bundle) -> Any:
             tokenizer_mode=text_cfg.get("tokenizer_mode"),
             **options,
         )
-    except (ValueError, OSError, TypeError, KeyError) as error:
+    except Exception as error:  # the tokenizers library raises bare Exceptions on damaged files
         raise ModelError(f"The tokenizer of {bundle.name} in {bundle.tokenizer} cannot be read: {error}") from error
 
 

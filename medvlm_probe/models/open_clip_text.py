@@ -38,7 +38,7 @@ class TextTower(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HuggingFaceTower:
     """A Hugging Face encoder behind open_clip's `HFTextEncoder` (BiomedCLIP).
 
@@ -64,7 +64,7 @@ class HuggingFaceTower:
         return self.encoder.proj(self.encoder.pooler(out, attention_mask))  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NativeTower:
     """CLIP's own text transformer: inside open_clip's `CLIP`, or the `TextTransformer` of a `CustomTextCLIP`.
 

@@ -128,7 +128,7 @@ def load_model(
         return _load_folder(Path(name.removeprefix("local:")), None, options)
     if name.startswith("open_clip:"):
         return _load_pretrained(name.removeprefix("open_clip:"), options)
-    known = known_models()
+    known = ZOO if name in ZOO else known_models()
     if name not in known:
         raise unknown_name("model", name, [*known, *SCHEMES])
     return known[name].load(options)
