@@ -116,7 +116,7 @@ def _with_hub_text(
         folder = hub_folder(hf_name, (("config.json",),), cache_dir=cache_dir, offline=offline)
         text_cfg["hf_model_name"] = str(folder)
         tower_configs["text"] = folder / "config.json"
-    if tokenizer_name := text_cfg.get("hf_tokenizer_name"):
+    if tokenizer_name := text_cfg.get("hf_tokenizer_name") or hf_name:
         tokenizer = hub_folder(
             tokenizer_name, (TOKENIZER_MAIN,), (*TOKENIZER_MAIN, *TOKENIZER_EXTRA), cache_dir=cache_dir, offline=offline
         )

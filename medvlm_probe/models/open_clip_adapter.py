@@ -12,7 +12,7 @@ from torch import Tensor
 
 from medvlm_probe.errors import ModelError
 from medvlm_probe.models import open_clip_vision
-from medvlm_probe.models.bundle import Bundle, refuse_remote_code, without_locations
+from medvlm_probe.models.bundle import FORMAT, Bundle, refuse_remote_code, without_locations
 from medvlm_probe.models.checkpoint import hash_tensors, load_strictly, read_state_dict
 from medvlm_probe.models.contract import PromptTokens, SaliencyLayer
 from medvlm_probe.models.image_transform import EvalTransform, build_transform
@@ -171,7 +171,12 @@ def wrap_module(
     """
     resolved = resolve_preprocess(preprocess_cfg or {}, module)
     fingerprint = sha256_json(
-        {"model": without_locations(model_cfg), "preprocess": resolved, "weights": hash_tensors(module.state_dict())}
+        {
+            "format": FORMAT,
+            "model": without_locations(model_cfg),
+            "preprocess": resolved,
+            "tensors": hash_tensors(module.state_dict()),
+        }
     )
     return _wrap(name, fingerprint, module, model_cfg, resolved, tokenizer, torch.device(device))
 
