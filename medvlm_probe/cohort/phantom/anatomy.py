@@ -102,9 +102,9 @@ def chest_of(case: Case) -> Chest:
 
     wide, _, wide_variant = _grade(case, "enlarged_cardiomediastinum")
     tortuous = wide_variant == "tortuous"
-    mediastinum = 0.135 + 0.010 * z[5] + 0.006 * old + (0.03 if tortuous else 0.085) * wide
-    knob = 0.050 + 0.012 * z[6] + 0.012 * old + (0.075 if tortuous else 0.045) * wide
-    uncoil = max(0.0, 0.012 * z[7] + 0.012 * old + (0.10 if tortuous else 0.02) * wide)
+    mediastinum = 0.135 + 0.013 * z[5] + 0.008 * old + (0.02 if tortuous else 0.062) * wide
+    knob = 0.050 + 0.014 * z[6] + 0.014 * old + (0.055 if tortuous else 0.035) * wide
+    uncoil = max(0.0, 0.014 * z[7] + 0.016 * old + (0.075 if tortuous else 0.015) * wide)
     width = case.ctr * 2 * half_width
     midline = 0.012 * z[8] + shift + float(film.normal(0, 0.01))
     left_share = float(np.clip(0.68 + 0.04 * z[9], 0.58, 0.76))

@@ -111,6 +111,7 @@ def atelectasis(scene: Scene, finding: Finding, out: Field, rng: np.random.Gener
             y, u = scene.y[window], scene.u[window]
             reach = np.float32(0.10) + np.float32(width) * (y - np.float32(top)) * np.float32(1 / (dome + 0.1 - top))
             wedge = ramp(reach - u, 0.022) * ramp(y - np.float32(top), 0.05) * (scene.x[window] * np.float32(sign) > 0)
+            wedge *= ramp(u - np.float32(0.07), 0.06)
             shade = np.float32((0.34, 0.48, 0.64)[finding.grade]) * wedge
             _add(scene, out, "atelectasis", window, shade, 0.3)
             continue
@@ -132,7 +133,7 @@ def atelectasis(scene: Scene, finding: Finding, out: Field, rng: np.random.Gener
 def edema(scene: Scene, finding: Finding, out: Field, rng: np.random.Generator) -> None:
     """Draw bat-wing haze around the hila and septal (Kerley B) lines at the lateral bases."""
     chest = scene.chest
-    strength = np.float32((0.20, 0.34, 0.54)[finding.grade])
+    strength = np.float32((0.11, 0.20, 0.36)[finding.grade])
     dy = (scene.y - np.float32(chest.carina + 0.22)) * np.float32(1 / (0.30 + 0.05 * finding.grade))
     dx = (scene.u - np.float32(0.24)) * np.float32(1 / (0.17 + 0.04 * finding.grade))
     haze = np.exp(-dx * dx - dy * dy)
@@ -151,7 +152,7 @@ def edema(scene: Scene, finding: Finding, out: Field, rng: np.random.Generator) 
     shade = strength * haze * fluff
     if finding.side != "bilateral":
         shade *= np.where(scene.left == (finding.side == "left"), np.float32(1), np.float32(0.25))
-    shade += np.float32((0.22, 0.28, 0.34)[finding.grade]) * lines
+    shade += np.float32((0.13, 0.18, 0.23)[finding.grade]) * lines
     full = (slice(0, scene.size), slice(0, scene.size))
     _add(scene, out, "edema", full, shade, 0.3)
     _also(scene, "edema")

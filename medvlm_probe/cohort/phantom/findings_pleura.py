@@ -21,7 +21,9 @@ def effusion(scene: Scene, finding: Finding, out: Field, rng: np.random.Generato
         wall = np.clip(scene.d_wall[window], 0, None)
         climb = np.float32((0.10, 0.13, 0.16)[grade]) * np.exp(-wall * np.float32(1 / (0.07, 0.09, 0.12)[grade]))
         below = scene.y[window] - (np.float32(level + 0.035) - climb)
+        behind = np.maximum(scene.heart[window], scene.mediastinum[window])
         fluid = ramp(below, 0.035) * scene.lung[window] * (scene.x[window] * np.float32(sign) > 0)
+        fluid *= 1 - np.float32(0.85) * behind
         deep = np.clip(below * np.float32(4.0) + np.float32(0.75), 0, 1.15)
         out[window] += np.float32((0.50, 0.62, 0.78)[grade]) * fluid * deep
         scene.mark("pleural_effusion", fluid > 0.5, window)

@@ -51,7 +51,7 @@ def draw(case: Case, size: int = 224) -> Phantom:
 
     attenuation, body = soft_tissue(scene)
     kept = _findings(scene, case, key, attenuation)
-    congestion = max((0.45 + 0.275 * f.grade for f in case.findings if f.kind == "edema"), default=0.0)
+    congestion = max((0.30 + 0.25 * f.grade for f in case.findings if f.kind == "edema"), default=0.0)
     vessels = pulmonary_vessels(scene, tissue_rng, congestion) * scene.lung
     attenuation += vessels if kept is None else vessels * kept
     _mimics(scene, attenuation, tissue_rng)

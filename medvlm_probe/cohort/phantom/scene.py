@@ -190,7 +190,10 @@ def make_scene(chest: Chest, pose: Pose, size: int) -> Scene:
     km = row + (m > 0) * np.int32(N_TABLE)
     edge = 2.0 / (size * pose.scale) * 1.3
     d_wall = wall_profile(chest).take(row) - u
-    d_dome = dome_profiles(chest).ravel().take(ku) - y
+    domes = dome_profiles(chest)
+    # Under the heart the two domes are one sheet; without this the midline shows a step.
+    apart = np.clip(u * np.float32(1 / 0.16), 0, 1)
+    d_dome = apart * domes.ravel().take(ku) + (1 - apart) * domes.mean(axis=0).take(column) - y
     d_apex = y - apex_profiles(chest).ravel().take(ku)
     lung = ramp(np.minimum(np.minimum(d_wall, d_dome), d_apex), max(edge, 0.014))
     absm = np.abs(m)

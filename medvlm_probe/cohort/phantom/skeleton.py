@@ -115,7 +115,7 @@ def spine(scene: Scene, rng: np.random.Generator) -> Field:
     process = np.exp(-((AXIS / 0.012) ** 2)).astype(np.float32)
     column = table_index(scene.u)
     out += knobs * (np.float32(0.30) * pedicle.take(column) + np.float32(0.26) * process.take(column))
-    return out * np.float32(0.44)
+    return out * np.float32(0.30)
 
 
 def clavicles_and_scapulae(scene: Scene, rng: np.random.Generator) -> Field:

@@ -22,18 +22,19 @@ def pulmonary_vessels(scene: Scene, rng: np.random.Generator, congestion: float)
         root = np.array([sign * 0.155 + 0.8 * chest.midline, chest.carina + (0.17 if sign < 0 else 0.13)])
         fan = np.linspace(-1.25, 1.35, n) + 0.10 * rng.normal(size=n)
         length = np.where(fan < -0.4, 0.40, 0.36) * (1 + 0.12 * rng.normal(size=n))
-        width = (0.026 + 0.016 * (fan > 0.2)) * (1 + 0.15 * rng.normal(size=n))
+        width = (0.020 + 0.010 * (fan > 0.2)) * (1 + 0.15 * rng.normal(size=n))
         width *= 1 + congestion * np.where(fan < 0, 0.75, 0.30)
         _grow(ink, np.tile(root, (n, 1)), fan, length, width, sign, 0, rng)
     layer = ink.layer()
     hilum = np.zeros_like(scene.y)
+    density = 0.17 * float(np.clip(1 + 0.35 * rng.normal(), 0.4, 1.8))
     for sign in (-1.0, 1.0):
         x, y = sign * 0.165 + 0.8 * chest.midline, chest.carina + (0.16 if sign < 0 else 0.11)
         window = scene.window(x - 0.2, x + 0.2, y - 0.3, y + 0.3)
         dx = (scene.x[window] - np.float32(x)) - np.float32(0.2 * sign) * (scene.y[window] - np.float32(y))
         r2 = (dx * np.float32(1 / 0.055)) ** 2 + ((scene.y[window] - np.float32(y)) * np.float32(1 / 0.12)) ** 2
-        hilum[window] += np.float32(0.17 * (1 + 0.5 * congestion)) * np.exp(-r2)
-    return np.float32(0.40 + 0.10 * congestion) * layer + hilum * ramp(scene.d_dome, 0.05)
+        hilum[window] += np.float32(density * (1 + 0.5 * congestion)) * np.exp(-r2)
+    return np.float32(0.29 + 0.10 * congestion) * layer + hilum * ramp(scene.d_dome, 0.05)
 
 
 def _grow(
