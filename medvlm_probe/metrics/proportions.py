@@ -113,8 +113,8 @@ def proportion(successes: BoolArray, groups: IntArray, *, level: float = 0.95, m
 
     Wilson's interval, or Clopper-Pearson below 20, on the effective n: n over the design effect of the groups, times
     the squared ratio of normal to t quantile (Korn and Graubard 1998). No images give NaN. In simulations (3 to 1,000
-    images, groups of 1 to 10, one group with half of all images, intraclass correlations 0 to .9) it covers 94 % or more;
-    at worst 90 %, at correlation .9 with one group in six twelve times as large as the others.
+    images, groups of 1 to 12 images or one with half of them, intraclass correlations 0 to .9) it covers 94 % or more
+    where groups are of similar size, and 90 % at worst: at correlation .9 with every sixth group twelve times as large.
 
     Args:
         successes: bool (n,): for recall, whether each positive image was found.
