@@ -1,6 +1,6 @@
 """A patient's chest as numbers: sizes and positions in the anatomy's own plane, and how findings change them.
 
-The plane is centred on the chest: x in [-1, 1] runs to the patient's left (to the right of the film), y in [-1, 1] down.
+The plane is centred on the chest: x in [-1, 1] runs to the patient's left (to the film's right), y in [-1, 1] down.
 One unit is half the film's width, about 20 cm.
 """
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medvlm_probe.cohort.phantom.case import Case, stream
 from medvlm_probe.cohort.phantom.sites import SITES
 
-Table = NDArray[np.float32]
+Table = NDArray[np.floating]
 
 N_TABLE = 2048
 """Entries of a profile table over [-1.28, 1.28]; fine enough for films of 1024 pixels."""
@@ -140,7 +140,9 @@ def chest_of(case: Case) -> Chest:
 def pose_of(case: Case) -> Pose:
     """Return how the patient of one image stands; it differs between a patient's images."""
     site = SITES[case.site]
-    z = np.clip(stream(case.site, case.seed, case.index, "pose", case.prevalence, case.image_index).normal(size=4), -2.2, 2.2)
+    z = np.clip(
+        stream(case.site, case.seed, case.index, "pose", case.prevalence, case.image_index).normal(size=4), -2.2, 2.2
+    )
     return Pose(
         dx=float(site.offset * z[0]),
         dy=float(0.02 + site.offset * z[1]),
@@ -154,7 +156,8 @@ def wall_profile(chest: Chest) -> Table:
     top = min(chest.apex)
     t = np.clip((AXIS - top) / (0.62 - top), 0.0, 1.0)
     rise = 1 - (1 - np.clip(t / 0.86, 0, 1)) ** 2.1
-    return (chest.half_width * (chest.narrow + (1 - chest.narrow) * rise - 0.04 * np.clip(t - 0.8, 0, 1) ** 2)).astype(np.float32)
+    width: Table = chest.half_width * (chest.narrow + (1 - chest.narrow) * rise - 0.04 * np.clip(t - 0.8, 0, 1) ** 2)
+    return width.astype(np.float32)
 
 
 def dome_profiles(chest: Chest) -> Table:
@@ -178,7 +181,7 @@ def mediastinum_profiles(chest: Chest) -> Table:
     y = AXIS
     neck = chest.mediastinum * (0.82 + 0.25 * np.clip(y + 0.5, -0.3, 0.5))
     right = neck * 0.95 + 0.015 * np.exp(-(((y + 0.15) / 0.14) ** 2))
-    knob = chest.knob * np.exp(-np.abs((y - chest.knob_y) / 0.095) ** 2.6)
+    knob = chest.knob * np.exp(-(np.abs((y - chest.knob_y) / 0.095) ** 2.6))
     trunk = 0.030 * np.exp(-(((y + 0.10) / 0.09) ** 2))
     descending = chest.uncoil * np.exp(-(((y - 0.02) / 0.26) ** 2))
     left = neck * 0.78 + knob + trunk + descending

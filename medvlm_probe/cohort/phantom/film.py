@@ -1,4 +1,4 @@
-"""From attenuation to pixels: exponential law, scatter, photon noise, blur, detector curve, window, borders, markers."""
+"""From attenuation to pixels: exponential law, scatter, photon noise, blur, detector curve, window, marker."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def expose(attenuation: Field, site: Site, rng: np.random.Generator) -> Field:
     noise = rng.standard_normal((size, size), dtype=np.float32)
     counts = 5200.0 * site.dose * rng.uniform(0.7, 1.4)
     total += noise * np.sqrt(total * np.float32(1 / counts))
-    return -np.log(np.maximum(total, np.float32(1e-3)))
+    density: Field = -np.log(np.maximum(total, np.float32(1e-3)))
+    return density
 
 
 def develop(density: Field, body: Field, site: Site, rng: np.random.Generator) -> Field:
@@ -44,16 +45,19 @@ def develop(density: Field, body: Field, site: Site, rng: np.random.Generator) -
     contrast = max(0.55, rng.normal(*site.contrast))
     value = (density - np.float32(low)) * np.float32(1 / max(high - low, 1e-3))
     value = (value - np.float32(0.5)) * np.float32(0.80 * contrast) + np.float32(0.50 + rng.normal(*site.brightness))
-    soft = np.float32(0.5) * (np.float32(1) + np.tanh((value - np.float32(0.5)) * np.float32(2.3)) * np.float32(1 / np.tanh(1.15)))
+    soft = np.float32(0.5) * (
+        np.float32(1) + np.tanh((value - np.float32(0.5)) * np.float32(2.3)) * np.float32(1 / np.tanh(1.15))
+    )
     gamma = float(np.clip(rng.normal(*site.gamma), 0.6, 1.7))
-    return np.clip(soft, 0, 1) ** np.float32(gamma)
+    shown: Field = np.clip(soft, 0, 1) ** np.float32(gamma)
+    return shown
 
 
 @lru_cache(maxsize=64)
-def _text(text: str, height: int) -> NDArray[np.float32]:
+def _text(text: str, height: int) -> Field:
     """Return a text's coverage in [0, 1], cropped to it."""
     font = ImageFont.load_default(size=height)
-    left, top, right, bottom = (int(round(edge)) for edge in font.getbbox(text))
+    left, top, right, bottom = (round(edge) for edge in font.getbbox(text))
     image = Image.new("L", (right - left + 2, bottom - top + 2))
     ImageDraw.Draw(image).text((1 - left, 1 - top), text, fill=255, font=font)
     return np.asarray(image, dtype=np.float32) / 255
@@ -66,7 +70,13 @@ def add_marker(value: Field, site: Site, view: str, rng: np.random.Generator) ->
     size = value.shape[0]
     on_left = rng.random() < 0.5
     letter = "L" if on_left else "R"
-    text = letter if site.marker != "text" else f"{letter} {view}" if rng.random() < 0.5 else f"{letter} {'PORT' if view == 'AP' else 'CHEST'}"
+    text = (
+        letter
+        if site.marker != "text"
+        else f"{letter} {view}"
+        if rng.random() < 0.5
+        else f"{letter} {'PORT' if view == 'AP' else 'CHEST'}"
+    )
     glyph = _text(text, max(6, round(size * (0.055 + 0.015 * rng.random()))))
     h, w = glyph.shape
     y = int(size * rng.uniform(0.03, 0.10))
@@ -96,5 +106,6 @@ def collimate(value: Field, site: Site, rng: np.random.Generator) -> None:
 def archive(value: Field, site: Site) -> NDArray[np.uint16]:
     """Return 12-bit stored values: the display range lies in the site's DICOM window; MONOCHROME1 is inverted."""
     centre, width = site.window
-    stored = np.rint((value * np.float32(width) + np.float32(centre - width / 2)) * 4095).clip(0, 4095).astype(np.uint16)
-    return 4095 - stored if site.photometric == "MONOCHROME1" else stored
+    scaled = np.rint((value * np.float32(width) + np.float32(centre - width / 2)) * 4095)
+    stored: NDArray[np.uint16] = scaled.clip(0, 4095).astype(np.uint16)
+    return np.subtract(4095, stored, dtype=np.uint16) if site.photometric == "MONOCHROME1" else stored

@@ -26,7 +26,9 @@ def _pacemaker(scene: Scene, finding: Finding, ink: Ink, rng: np.random.Generato
     sign = -1.0 if finding.side == "right" else 1.0
     x, y = sign * (0.50 + 0.06 * rng.random()), -0.44 + 0.08 * rng.random()
     a, b = 0.085 + 0.015 * rng.random(), 0.075
-    outline = [(x + a * np.cos(t), y + b * np.sin(t) * (1.15 if np.sin(t) > 0 else 0.8)) for t in np.linspace(0, 2 * np.pi, 20)]
+    outline = [
+        (x + a * np.cos(t), y + b * np.sin(t) * (1.15 if np.sin(t) > 0 else 0.8)) for t in np.linspace(0, 2 * np.pi, 20)
+    ]
     ink.polygon(outline, 0.85)
     ink.line([(x - 0.6 * a, y - 0.045), (x + 0.6 * a, y - 0.045)], 0.03, 0.6)
     m = chest.midline
@@ -34,7 +36,18 @@ def _pacemaker(scene: Scene, finding: Finding, ink: Ink, rng: np.random.Generato
     apex = (m + 0.72 * chest.heart_left, chest.heart_bottom - 0.20)
     ink.line(curve([*route, (m - 0.06, 0.24), (m + 0.15, 0.33), apex]), 0.012, 0.8)
     if finding.grade:
-        ink.line(curve([(x - sign * 0.05, y - 0.05), *[(px + 0.015, py) for px, py in route[1:]], (m - 0.12, 0.16), (m - 0.03, 0.10)]), 0.012, 0.8)
+        ink.line(
+            curve(
+                [
+                    (x - sign * 0.05, y - 0.05),
+                    *[(px + 0.015, py) for px, py in route[1:]],
+                    (m - 0.12, 0.16),
+                    (m - 0.03, 0.10),
+                ]
+            ),
+            0.012,
+            0.8,
+        )
 
 
 def _central_line(scene: Scene, finding: Finding, ink: Ink, rng: np.random.Generator) -> None:
@@ -69,7 +82,9 @@ def _sternal_wires(scene: Scene, finding: Finding, ink: Ink, rng: np.random.Gene
     for number in range(5 + int(rng.integers(2))):
         y = -0.40 + 0.118 * number + 0.012 * rng.normal()
         x = m + 0.012 * rng.normal()
-        loop = [(x + 0.036 * np.cos(t), y + 0.024 * np.sin(t) + 0.010 * np.cos(t)) for t in np.linspace(0, 2 * np.pi, 13)]
+        loop = [
+            (x + 0.036 * np.cos(t), y + 0.024 * np.sin(t) + 0.010 * np.cos(t)) for t in np.linspace(0, 2 * np.pi, 13)
+        ]
         ink.line(loop, 0.010, 0.85)
         ink.line([(x, y + 0.02), (x + 0.012, y + 0.045)], 0.012, 0.9)
 

@@ -107,7 +107,8 @@ def atelectasis(scene: Scene, finding: Finding, out: Field, rng: np.random.Gener
         if finding.variant == "lobar":
             width = (0.20, 0.27, 0.34)[finding.grade]
             top = dome - (0.30, 0.38, 0.46)[finding.grade]
-            window = scene.window(*sorted((0.0, sign * (0.12 + 1.4 * width))), top - 0.1, dome + 0.3)
+            far = sign * (0.12 + 1.4 * width)
+            window = scene.window(min(0.0, far), max(0.0, far), top - 0.1, dome + 0.3)
             y, u = scene.y[window], scene.u[window]
             reach = np.float32(0.10) + np.float32(width) * (y - np.float32(top)) * np.float32(1 / (dome + 0.1 - top))
             wedge = ramp(reach - u, 0.022) * ramp(y - np.float32(top), 0.05) * (scene.x[window] * np.float32(sign) > 0)
@@ -122,7 +123,10 @@ def atelectasis(scene: Scene, finding: Finding, out: Field, rng: np.random.Gener
             length = rng.uniform(0.20, 0.30) * (1 + 0.12 * finding.grade)
             y0 = base - 0.085 * number + 0.03 * rng.normal()
             slope = rng.uniform(-0.30, 0.25)
-            points = [(x0 + sign * length * t, y0 + slope * length * t + 0.02 * np.sin(3 * t)) for t in (0, 0.25, 0.5, 0.75, 1)]
+            points = [
+                (x0 + sign * length * t, y0 + slope * length * t + 0.02 * np.sin(3 * t))
+                for t in (0, 0.25, 0.5, 0.75, 1)
+            ]
             ink.line(points, (0.018, 0.024, 0.032)[finding.grade] * rng.uniform(0.8, 1.2), 1.0)
         plates = ink.layer()
         full = (slice(0, scene.size), slice(0, scene.size))

@@ -17,7 +17,7 @@ def effusion(scene: Scene, finding: Finding, out: Field, rng: np.random.Generato
         grade = finding.grade if number == 0 else max(0, finding.grade - int(rng.integers(2)))
         angle = chest.dome[side] + chest.dome_height[side] * 0.55
         level = angle - (0.075, 0.22, 0.48)[grade] * rng.uniform(0.85, 1.2)
-        window = scene.window(*sorted((0.0, sign * 1.1)), level - 0.35, angle + 0.35)
+        window = scene.window(min(0.0, 1.1 * sign), max(0.0, 1.1 * sign), level - 0.35, angle + 0.35)
         wall = np.clip(scene.d_wall[window], 0, None)
         climb = np.float32((0.10, 0.13, 0.16)[grade]) * np.exp(-wall * np.float32(1 / (0.07, 0.09, 0.12)[grade]))
         below = scene.y[window] - (np.float32(level + 0.035) - climb)

@@ -63,7 +63,10 @@ _STANDARD = Phrasing(
             "{severity} {side} {zone} interstitial opacity",
         ),
         "lung_lesion": ("{severity} nodule in the {side} {lobe}", "a {side} {lobe} mass or nodule is seen, {severity}"),
-        "lung_lesion:nodules": ("{severity} nodules in the {side} lung", "several {side} pulmonary nodules, {severity}"),
+        "lung_lesion:nodules": (
+            "{severity} nodules in the {side} lung",
+            "several {side} pulmonary nodules, {severity}",
+        ),
         "edema": (
             "{severity} pulmonary edema with vascular congestion",
             "{severity} perihilar haze and septal lines consistent with edema",
@@ -80,7 +83,10 @@ _STANDARD = Phrasing(
             "{severity} {side} {zone} atelectasis with volume loss",
             "{severity} linear atelectasis in the {side} {zone}",
         ),
-        "atelectasis:lobar": ("{severity} {side} lower lobe atelectasis with volume loss", "{severity} collapse of the {side} lower lobe, atelectasis"),
+        "atelectasis:lobar": (
+            "{severity} {side} lower lobe atelectasis with volume loss",
+            "{severity} collapse of the {side} lower lobe, atelectasis",
+        ),
         "pneumothorax": (
             "{severity} {side} pneumothorax with visible pleural line",
             "{severity} {side} apical pneumothorax",
@@ -90,15 +96,30 @@ _STANDARD = Phrasing(
             "{severity} {side} pleural effusion",
         ),
         "pleural_other": ("{severity} {side} pleural thickening",),
-        "pleural_other:apical": ("{severity} {side} apical pleural thickening", "{severity} {side} apical pleural scarring"),
+        "pleural_other:apical": (
+            "{severity} {side} apical pleural thickening",
+            "{severity} {side} apical pleural scarring",
+        ),
         "pleural_other:plaques": ("{severity} {side} calcified pleural plaques",),
         "fracture": ("{severity} {side} rib fracture",),
-        "fracture:displaced": ("{severity} displaced {side} rib fracture", "acute {side} rib fracture, {severity} displacement"),
-        "fracture:healing": ("{severity} healing {side} rib fracture with callus", "old healed {side} rib fracture, {severity}"),
+        "fracture:displaced": (
+            "{severity} displaced {side} rib fracture",
+            "acute {side} rib fracture, {severity} displacement",
+        ),
+        "fracture:healing": (
+            "{severity} healing {side} rib fracture with callus",
+            "old healed {side} rib fracture, {severity}",
+        ),
         "support_devices": ("support devices are in place",),
         "support_devices:pacemaker": ("{side} chest wall pacemaker with leads in place", "a {side} pacemaker is seen"),
-        "support_devices:central_line": ("{side} central venous catheter in place", "{side} central line tip in the superior vena cava"),
-        "support_devices:endotracheal_tube": ("endotracheal tube tip above the carina", "the endotracheal tube is in place"),
+        "support_devices:central_line": (
+            "{side} central venous catheter in place",
+            "{side} central line tip in the superior vena cava",
+        ),
+        "support_devices:endotracheal_tube": (
+            "endotracheal tube tip above the carina",
+            "the endotracheal tube is in place",
+        ),
         "support_devices:nasogastric_tube": ("nasogastric tube reaches the stomach", "enteric tube in place"),
         "support_devices:sternal_wires": ("median sternotomy wires are seen", "sternal wires are intact"),
         "support_devices:ecg_leads": ("monitoring leads overlie the chest", "external leads project over the thorax"),
@@ -137,12 +158,22 @@ _COMMUNITY = Phrasing(
     },
     severity={"mild": ("slight", "small"), "moderate": ("some", "medium"), "severe": ("large", "gross")},
     present={
-        "enlarged_cardiomediastinum": ("mediastinal shadow is broad, {severity}", "{severity} broadening of the mediastinum"),
-        "cardiomegaly": ("{severity} big heart shadow", "heart shadow is enlarged, {severity}", "{severity} cardiomegaly"),
+        "enlarged_cardiomediastinum": (
+            "mediastinal shadow is broad, {severity}",
+            "{severity} broadening of the mediastinum",
+        ),
+        "cardiomegaly": (
+            "{severity} big heart shadow",
+            "heart shadow is enlarged, {severity}",
+            "{severity} cardiomegaly",
+        ),
         "lung_opacity": ("{severity} shadowing {side} {zone}", "{severity} {side} {zone} opacity"),
         "lung_lesion": ("{severity} round shadow {side} {zone}", "{severity} coin lesion {side} lung"),
         "edema": ("{severity} wet lungs", "{severity} congestion, edema pattern"),
-        "consolidation": ("{severity} dense shadowing {side} {lobe}, consolidated", "{severity} {side} {lobe} consolidation"),
+        "consolidation": (
+            "{severity} dense shadowing {side} {lobe}, consolidated",
+            "{severity} {side} {lobe} consolidation",
+        ),
         "pneumonia": ("{severity} chest infection {side} {lobe}", "{severity} patchy pneumonia {side} {lobe}"),
         "atelectasis": ("{severity} collapse {side} {zone}", "{severity} band atelectasis {side} {zone}"),
         "pneumothorax": ("{severity} collapsed lung {side} with air rim", "{severity} {side} pneumothorax"),

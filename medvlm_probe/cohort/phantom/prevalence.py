@@ -19,37 +19,70 @@ OPACITY_CHILDREN: tuple[str, ...] = ("lung_lesion", "edema", "consolidation", "p
 PREVALENCES: dict[str, dict[str, float]] = {
     # IU-Xray: counts of positives over 3,818 frontal images.
     "iu_xray": {
-        "no_finding": 2400 / 3818, "enlarged_cardiomediastinum": 70 / 3818, "cardiomegaly": 415 / 3818,
-        "lung_opacity": 516 / 3818, "lung_lesion": 165 / 3818, "edema": 49 / 3818, "consolidation": 31 / 3818,
-        "pneumonia": 68 / 3818, "atelectasis": 216 / 3818, "pneumothorax": 20 / 3818, "pleural_effusion": 129 / 3818,
-        "pleural_other": 56 / 3818, "fracture": 127 / 3818, "support_devices": 163 / 3818,
+        "no_finding": 2400 / 3818,
+        "enlarged_cardiomediastinum": 70 / 3818,
+        "cardiomegaly": 415 / 3818,
+        "lung_opacity": 516 / 3818,
+        "lung_lesion": 165 / 3818,
+        "edema": 49 / 3818,
+        "consolidation": 31 / 3818,
+        "pneumonia": 68 / 3818,
+        "atelectasis": 216 / 3818,
+        "pneumothorax": 20 / 3818,
+        "pleural_effusion": 129 / 3818,
+        "pleural_other": 56 / 3818,
+        "fracture": 127 / 3818,
+        "support_devices": 163 / 3818,
     },
     "balanced": {
-        "no_finding": 0.18, "enlarged_cardiomediastinum": 0.17, "cardiomegaly": 0.22, "lung_opacity": 0.45,
-        "lung_lesion": 0.15, "edema": 0.15, "consolidation": 0.16, "pneumonia": 0.17, "atelectasis": 0.17,
-        "pneumothorax": 0.15, "pleural_effusion": 0.21, "pleural_other": 0.15, "fracture": 0.16, "support_devices": 0.25,
+        "no_finding": 0.18,
+        "enlarged_cardiomediastinum": 0.17,
+        "cardiomegaly": 0.22,
+        "lung_opacity": 0.45,
+        "lung_lesion": 0.15,
+        "edema": 0.15,
+        "consolidation": 0.16,
+        "pneumonia": 0.17,
+        "atelectasis": 0.17,
+        "pneumothorax": 0.15,
+        "pleural_effusion": 0.21,
+        "pleural_other": 0.15,
+        "fracture": 0.16,
+        "support_devices": 0.25,
     },
-}  # fmt: skip
+}
 
 # Log odds ratios between pairs of findings: what the wards see together.
 _AFFINITIES: dict[tuple[str, str], float] = {
-    ("cardiomegaly", "edema"): 1.6, ("cardiomegaly", "pleural_effusion"): 1.0, ("edema", "pleural_effusion"): 1.5,
-    ("pneumonia", "consolidation"): 2.2, ("atelectasis", "pleural_effusion"): 1.3, ("support_devices", "edema"): 1.0,
-    ("support_devices", "pleural_effusion"): 0.9, ("support_devices", "pneumothorax"): 1.1,
-    ("support_devices", "atelectasis"): 0.8, ("support_devices", "cardiomegaly"): 0.8, ("fracture", "pneumothorax"): 1.2,
-    ("enlarged_cardiomediastinum", "cardiomegaly"): 0.8, ("pneumonia", "pleural_effusion"): 0.8,
-    ("pleural_other", "pleural_effusion"): 0.4, ("fracture", "pleural_other"): 0.4, ("atelectasis", "pneumothorax"): 0.5,
-}  # fmt: skip
+    ("cardiomegaly", "edema"): 1.6,
+    ("cardiomegaly", "pleural_effusion"): 1.0,
+    ("edema", "pleural_effusion"): 1.5,
+    ("pneumonia", "consolidation"): 2.2,
+    ("atelectasis", "pleural_effusion"): 1.3,
+    ("support_devices", "edema"): 1.0,
+    ("support_devices", "pleural_effusion"): 0.9,
+    ("support_devices", "pneumothorax"): 1.1,
+    ("support_devices", "atelectasis"): 0.8,
+    ("support_devices", "cardiomegaly"): 0.8,
+    ("fracture", "pneumothorax"): 1.2,
+    ("enlarged_cardiomediastinum", "cardiomegaly"): 0.8,
+    ("pneumonia", "pleural_effusion"): 0.8,
+    ("pleural_other", "pleural_effusion"): 0.4,
+    ("fracture", "pleural_other"): 0.4,
+    ("atelectasis", "pneumothorax"): 0.5,
+}
 
 _MOST_LABELS = 6  # beyond this nothing on the film can be told apart
 
 
 def _label_sets() -> NDArray[np.int8]:
     """Return the allowed sets of the 13 findings, (n, 13): at most six, every child with its parent opacity."""
-    sets = ((np.arange(2 ** len(FINDING_LABELS))[:, None] >> np.arange(len(FINDING_LABELS))) & 1).astype(np.int8)
+    codes = np.arange(2 ** len(FINDING_LABELS))[:, None]
+    sets: NDArray[np.int8] = ((codes >> np.arange(len(FINDING_LABELS))) & 1).astype(np.int8)
     children = sets[:, [FINDING_LABELS.index(name) for name in OPACITY_CHILDREN]].any(axis=1)
     parent = sets[:, FINDING_LABELS.index("lung_opacity")] == 1
-    return sets[(parent | ~children) & (sets.sum(axis=1) <= _MOST_LABELS)]
+    allowed: NDArray[np.int8] = sets[(parent | ~children) & (sets.sum(axis=1) <= _MOST_LABELS)]
+    return allowed
 
 
 @lru_cache(maxsize=16)

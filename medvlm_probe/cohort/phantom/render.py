@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from medvlm_probe.cohort.phantom import findings_lung as lung_findings
 from medvlm_probe.cohort.phantom import film
+from medvlm_probe.cohort.phantom import findings_lung as lung_findings
 from medvlm_probe.cohort.phantom.anatomy import chest_of, pose_of
 from medvlm_probe.cohort.phantom.case import Case, Phantom, stream
 from medvlm_probe.cohort.phantom.findings_devices import device
@@ -104,7 +104,9 @@ def _mimics(scene: Scene, attenuation: Field, rng: np.random.Generator) -> None:
     x, r = 0.42 + 0.06 * rng.random(), 0.018 + 0.008 * rng.random()
     for sign in (-1.0, 1.0):
         window = scene.window(sign * x - 2 * r, sign * x + 2 * r, y - 2 * r, y + 2 * r)
-        r2 = ((scene.x[window] - np.float32(sign * x)) ** 2 + (scene.y[window] - np.float32(y)) ** 2) * np.float32(1 / r**2)
+        r2 = ((scene.x[window] - np.float32(sign * x)) ** 2 + (scene.y[window] - np.float32(y)) ** 2) * np.float32(
+            1 / r**2
+        )
         attenuation[window] += np.float32(0.13) * np.clip(1.2 - r2, 0, 1)
 
 

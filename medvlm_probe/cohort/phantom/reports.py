@@ -58,14 +58,14 @@ def write_report(findings: tuple[Finding, ...], style: str, view: str, unit: Uni
             body.append(_pick(options, unit))
     if findings:
         main = findings[: 2 if unit() < 0.5 else 3]
-        impression = [_fill(_pick(phrasing.impression[finding.kind], unit), finding, phrasing, unit) for finding in main]
+        impression = [
+            _fill(_pick(phrasing.impression[finding.kind], unit), finding, phrasing, unit) for finding in main
+        ]
     else:
         impression = [_pick(phrasing.no_finding, unit)]
     if not body:
         body = [_pick(phrasing.no_finding if not findings else phrasing.opening[view], unit)]
-    return " ".join(
-        ["Findings:", *map(_sentence, body), "Impression:", *map(_sentence, dict.fromkeys(impression))]
-    )
+    return " ".join(["Findings:", *map(_sentence, body), "Impression:", *map(_sentence, dict.fromkeys(impression))])
 
 
 def _texts(tree: object) -> Iterable[str]:

@@ -32,7 +32,8 @@ class _Draws:
     """One block of uniform numbers, taken in turn: far cheaper than a generator call per decision."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._numbers = iter(rng.random(256).tolist())
+        numbers: list[float] = rng.random(256).tolist()
+        self._numbers = iter(numbers)
 
     def unit(self) -> float:
         return next(self._numbers)
@@ -136,12 +137,21 @@ def sample_patient(site: str, seed: int, index: int, prevalence: str = "iu_xray"
         view = "AP" if draws.unit() < hospital.ap_share else "PA"
         cases.append(
             Case(
-                seed=seed, index=index, image_index=image_index, site=site, prevalence=prevalence, patient=patient,
-                study=f"{patient}-s{image_index + 1}", view=view, age=age, sex=sex,
+                seed=seed,
+                index=index,
+                image_index=image_index,
+                site=site,
+                prevalence=prevalence,
+                patient=patient,
+                study=f"{patient}-s{image_index + 1}",
+                view=view,
+                age=age,
+                sex=sex,
                 ctr=min(ratio * (AP_MAGNIFICATION if view == "AP" else 1.0), 0.74),
-                labels=dict(labels), findings=findings,
+                labels=dict(labels),
+                findings=findings,
                 report=write_report(findings, hospital.phrasing, view, draws.unit),
-            )  # fmt: skip
+            )
         )
     return cases
 

@@ -22,7 +22,7 @@ from medvlm_probe.cohort.phantom.anatomy import (
 )
 from medvlm_probe.cohort.phantom.case import Box
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating]
 Window = tuple[slice, slice]
 Point = tuple[float, float]
 
@@ -49,7 +49,7 @@ def ramp(distance: Field, width: float) -> Field:
 
 def smooth(value: Field) -> Field:
     """Return the smooth step of values clipped to [0, 1]."""
-    t = np.clip(value, 0, 1)
+    t: Field = np.clip(value, 0, 1)
     return t * t * (3 - 2 * t)
 
 
@@ -57,11 +57,14 @@ def smooth(value: Field) -> Field:
 def _noise_template(resolution: int) -> Field:
     """Return a tileable field of clouds of several scales, mean 0, standard deviation 1, (resolution, resolution)."""
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([20240, resolution])))
-    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(resolution), np.fft.fftfreq(resolution), indexing="ij")) * resolution
+    frequency = (
+        np.hypot(*np.meshgrid(np.fft.fftfreq(resolution), np.fft.fftfreq(resolution), indexing="ij")) * resolution
+    )
     spectrum = np.fft.fft2(rng.normal(size=(resolution, resolution)))
     spectrum *= np.where(frequency < 3, 0, 1 / np.maximum(frequency, 1) ** 1.35) * np.exp(-((frequency / 60) ** 2))
     noise = np.fft.ifft2(spectrum).real
-    return ((noise - noise.mean()) / noise.std()).astype(np.float32)
+    template: Field = ((noise - noise.mean()) / noise.std()).astype(np.float32)
+    return template
 
 
 @dataclass
@@ -150,7 +153,12 @@ class Ink:
 
     def line(self, points: Sequence[Point], width: float, value: float) -> None:
         """Draw a line through anatomy points; width in anatomy units, value in [0, 1]."""
-        self._draw.line(self._scene.to_pixels(points, self._factor), fill=round(255 * value), width=self._width(width), joint="curve")
+        self._draw.line(
+            self._scene.to_pixels(points, self._factor),
+            fill=round(255 * value),
+            width=self._width(width),
+            joint="curve",
+        )
 
     def segments(self, start: Field, end: Field, widths: Field, value: float) -> None:
         """Draw many straight lines at once: points (n, 2), widths (n,)."""

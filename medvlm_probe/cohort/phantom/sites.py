@@ -21,7 +21,8 @@ class Site:
         contrast, brightness, gamma: the display window, each with its spread over images.
         rotation: standard deviation of the patient's tilt in degrees. offset: of the position, in half widths.
         inspiration: mean change of the diaphragm's height (positive is a poorer inspiration).
-        marker: how the side marker is drawn: `"letter"`, `"disc"` or `"text"` (burned in). collimation: share with borders.
+        marker: how the side marker is drawn: `"letter"`, `"disc"` or `"text"` (burned in).
+        collimation: share of borders that the collimator shuts.
         photometric: DICOM photometric interpretation. window: DICOM centre and width as fractions of the stored range.
         modality: DICOM modality. phrasing: which vocabulary the reports use.
     """
@@ -56,8 +57,15 @@ SITES: dict[str, Site] = {
             "portable",
             ap_share=0.96,
             odds={
-                "support_devices": 9.0, "edema": 4.0, "pleural_effusion": 4.0, "atelectasis": 2.5, "cardiomegaly": 1.8,
-                "pneumothorax": 4.0, "consolidation": 3.0, "pneumonia": 2.0, "enlarged_cardiomediastinum": 2.0,
+                "support_devices": 9.0,
+                "edema": 4.0,
+                "pleural_effusion": 4.0,
+                "atelectasis": 2.5,
+                "cardiomegaly": 1.8,
+                "pneumothorax": 4.0,
+                "consolidation": 3.0,
+                "pneumonia": 2.0,
+                "enlarged_cardiomediastinum": 2.0,
             },
             age=(66.0, 14.0),
             dose=0.55,

@@ -11,13 +11,6 @@ from medvlm_probe.cohort.phantom.scene import Field, Ink, Scene, ramp, smooth, t
 _FIRST_RIB = -0.74
 
 
-def _rib_course(scene: Scene, u: Field | np.float64, y_scale: Field | float) -> Field:
-    """Return how far a posterior rib's centre lies below its head at distance u from the spine."""
-    w = u / np.float32(scene.chest.half_width)
-    bow = np.float32(scene.chest.rib_slope) * (w * w * w * np.float32(1.5) - w * np.float32(0.42))
-    return bow * y_scale
-
-
 def _rib_table(scene: Scene, thickness: float, rng: np.random.Generator) -> Table:
     """Return a rib's density over a table of phase: a tube with dense cortex, each rib a little different."""
     phase = np.arange(N_TABLE, dtype=np.float32) / 128.0
@@ -28,7 +21,8 @@ def _rib_table(scene: Scene, thickness: float, rng: np.random.Generator) -> Tabl
     r = (within - offset) / half
     tube = np.sqrt(np.clip(1 - r * r, 0, 1))
     cortex = np.exp(-(((np.abs(r) - 0.86) / 0.16) ** 2)) * (0.55 + 0.25 * (r > 0))
-    return (density * (0.62 * tube + 0.5 * cortex * (np.abs(r) < 1.15))).astype(np.float32)
+    profile: Table = density * (0.62 * tube + 0.5 * cortex * (np.abs(r) < 1.15))
+    return profile.astype(np.float32)
 
 
 def ribs(scene: Scene, rng: np.random.Generator, fractures: list[Finding]) -> Field:
@@ -45,9 +39,11 @@ def ribs(scene: Scene, rng: np.random.Generator, fractures: list[Finding]) -> Fi
     phase = (y - np.float32(_FIRST_RIB + chest.rib_phase)) * np.float32(per_unit)
     index = np.clip(phase * 128 + 128, 0, N_TABLE - 1).astype(np.int32)
     reach = ramp(scene.d_wall + np.float32(0.035), 0.03)
-    out = _rib_table(scene, 0.24, rng).take(index) * reach * ramp(scene.u - np.float32(0.10), 0.08)
+    out: Field = _rib_table(scene, 0.24, rng).take(index) * reach * ramp(scene.u - np.float32(0.10), 0.08)
     y_front = scene.y - np.float32(0.10) + (w - 1) * np.float32(0.55)
-    index = np.clip((y_front - np.float32(_FIRST_RIB + chest.rib_phase)) * np.float32(128 * per_unit * 0.96) + 90, 0, N_TABLE - 1)
+    index = np.clip(
+        (y_front - np.float32(_FIRST_RIB + chest.rib_phase)) * np.float32(128 * per_unit * 0.96) + 90, 0, N_TABLE - 1
+    )
     front = _rib_table(scene, 0.27, rng).take(index.astype(np.int32))
     fade = ramp(w - np.float32(0.62), 0.35) * ramp(scene.y + np.float32(0.55), 0.2)
     out += np.float32(0.55) * front * fade * reach
@@ -125,13 +121,19 @@ def clavicles_and_scapulae(scene: Scene, rng: np.random.Generator) -> Field:
         y = scene.chest.clavicle[side]
         a = 0.13 + 0.05 * rng.random()
         bone = [
-            (sign * (0.075 + 0.58 * t), y - a * t + 0.035 * np.sin(2 * np.pi * t) * (1 - 0.4 * t)) for t in np.linspace(0, 1, 9)
+            (sign * (0.075 + 0.58 * t), y - a * t + 0.035 * np.sin(2 * np.pi * t) * (1 - 0.4 * t))
+            for t in np.linspace(0, 1, 9)
         ]
         ink.line(bone, 0.066, 0.85)
         ink.line(bone, 0.036, 0.55)
         ink.disc(bone[0], 0.045, 0.75)
         x = scene.chest.half_width + 0.015 + 0.05 * rng.random()
-        blade = [(sign * (x + 0.02), -0.58), (sign * (x - 0.035), -0.30), (sign * (x + 0.035), 0.02), (sign * (x + 0.22), -0.35)]
+        blade = [
+            (sign * (x + 0.02), -0.58),
+            (sign * (x - 0.035), -0.30),
+            (sign * (x + 0.035), 0.02),
+            (sign * (x + 0.22), -0.35),
+        ]
         ink.polygon(blade, 0.20)
         ink.line(blade[:3], 0.016, 0.42)
     return np.float32(0.36) * ink.layer()

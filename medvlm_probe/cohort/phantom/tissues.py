@@ -1,4 +1,4 @@
-"""Soft tissue as line integrals of attenuation: chest wall, shoulders, arms, breasts, heart, mediastinum, abdomen, airways."""
+"""Soft tissue as line integrals: chest wall, shoulders, arms, breasts, heart, mediastinum, abdomen, airways."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ def _body_profile(scene: Scene) -> Table:
     y, chest = AXIS, scene.chest
     trunk = chest.half_width + 0.13 + 0.5 * chest.fat + 0.05 * np.clip(y, -1, 1) ** 2
     shoulder = 0.19 + 0.05 * chest.fat + 1.25 * np.clip((y + 0.93) / 0.42, 0, 1.2) ** 0.8
-    return np.where(y < -0.55, np.minimum(shoulder, 1.4), np.maximum(trunk, 1.4 - 6.5 * (y + 0.55))).astype(np.float32)
+    flank = np.maximum(trunk, 1.4 - 6.5 * (y + 0.55))
+    width: Table = np.where(y < -0.55, np.minimum(shoulder, 1.4), flank)
+    return width.astype(np.float32)
 
 
 def soft_tissue(scene: Scene) -> tuple[Field, Field]:
@@ -50,7 +52,9 @@ def _breasts(scene: Scene) -> Field:
     chest = scene.chest
     y = scene.y - np.float32(chest.breast_y)
     radius = np.float32(0.20 + 0.30 * chest.breast)
-    r2 = ((scene.u - np.float32(0.50 * chest.half_width / 0.7)) / (radius * 1.25)) ** 2 + (np.where(y > 0, y, y * 0.55) / radius) ** 2
+    r2 = ((scene.u - np.float32(0.50 * chest.half_width / 0.7)) / (radius * 1.25)) ** 2 + (
+        np.where(y > 0, y, y * 0.55) / radius
+    ) ** 2
     return np.clip(1 - r2, 0, 1) ** np.float32(0.6) * np.float32(0.9 * chest.breast)
 
 
@@ -79,5 +83,7 @@ def _stomach_gas(scene: Scene) -> Field:
     radius = 0.07 + 0.35 * gas
     r2 = ((scene.x[window] - np.float32(0.30)) / np.float32(radius * 1.3)) ** 2
     r2 += ((scene.y[window] - np.float32(top + 0.8 * radius)) / np.float32(0.8 * radius)) ** 2
-    out[window] = np.float32(0.55) * smooth((1 - r2) * np.float32(1.5)) * ramp(-scene.d_dome[window] - np.float32(0.02), 0.02)
+    out[window] = (
+        np.float32(0.55) * smooth((1 - r2) * np.float32(1.5)) * ramp(-scene.d_dome[window] - np.float32(0.02), 0.02)
+    )
     return out
