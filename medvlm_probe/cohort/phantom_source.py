@@ -125,9 +125,26 @@ def phantom_cohort(options: PhantomOptions, card: DataCard, uncertainty: Uncerta
     from medvlm_probe.cohort.phantom import sample_cases
 
     cases = [case for site, n in options.images for case in sample_cases(site, n, options.seed, options.prevalence)]
+    return Cohort(
+        name=card.name,
+        table=phantom_table(cases),
+        labels=CHEXPERT_LABELS,
+        uncertainty=uncertainty,
+        source=PhantomImages(tuple(cases), options.size),
+        card=card,
+    )
+
+
+def phantom_table(cases: Sequence[Case], suffix: str = ".png") -> pd.DataFrame:
+    """Return the manifest of cases, one row each: the columns of `MANIFEST_COLUMNS`, then the 14 labels as float32.
+
+    Args:
+        cases: from `sample_cases`.
+        suffix: what the image names end in.
+    """
     table = pd.DataFrame(
         {
-            "image": [f"{case.site}/{case.patient}-{case.image_index + 1}.png" for case in cases],
+            "image": [f"{image_stem(case)}{suffix}" for case in cases],
             "patient": [case.patient for case in cases],
             "study": [case.study for case in cases],
             "site": [case.site for case in cases],
@@ -139,14 +156,12 @@ def phantom_cohort(options: PhantomOptions, card: DataCard, uncertainty: Uncerta
         }
     )
     labels = pd.DataFrame([case.labels for case in cases], columns=list(CHEXPERT_LABELS)).astype("float32")
-    return Cohort(
-        name=card.name,
-        table=pd.concat([table, labels], axis=1),
-        labels=CHEXPERT_LABELS,
-        uncertainty=uncertainty,
-        source=PhantomImages(tuple(cases), options.size),
-        card=card,
-    )
+    return pd.concat([table, labels], axis=1)
+
+
+def image_stem(case: Case) -> str:
+    """Return an image's path without its suffix: `SITE/PATIENT-K`, K counting the patient's images from 1."""
+    return f"{case.site}/{case.patient}-{case.image_index + 1}"
 
 
 def split_of(patient: str) -> str:
