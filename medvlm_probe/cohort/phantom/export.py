@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from medvlm_probe.cohort.labels import CHEXPERT_LABELS
@@ -40,7 +41,7 @@ def export_phantoms(
 
     Writes `images/NAME.png` (8-bit grey, as displayed) or `images/NAME.dcm` (12 bits in 16, as the site archives them),
     `masks/NAME-LABEL.png` (0 and 255) for each finding, `manifest.csv` and `boxes.csv` (pixels, source "phantom").
-    Equal cases give equal bytes. Cohorts are split by patient: even patient numbers are `calib`, odd ones `test`.
+    Equal cases give equal bytes. The column `split` halves the patients into `calib` and `test` by their ids alone.
 
     Args:
         cases: from `sample_cases`; sites and prevalences may be mixed, but no image may come twice.
@@ -79,7 +80,8 @@ def export_phantoms(
 
 
 def _manifest_row(case: Case, image: str) -> Sequence[object]:
-    split = "test" if case.index % 2 else "calib"
+    # The rule of the drawn cohort (cohort/phantom_source.py), which this package can't import: a test holds them equal.
+    split = "calib" if hashlib.sha256(case.patient.encode()).digest()[0] < 128 else "test"
     head = (image, case.patient, case.study, case.site, case.view, split, case.age, case.sex, case.report)
     return (*head, *(case.labels[label] for label in CHEXPERT_LABELS))
 
@@ -91,7 +93,7 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
         writer.writerows(rows)
 
 
-def _png(pixels: np.typing.NDArray[np.uint8]) -> bytes:
+def _png(pixels: NDArray[np.uint8]) -> bytes:
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
@@ -143,6 +145,7 @@ def _dicom(phantom: Phantom) -> bytes:
         "Manufacturer": "medvlm-probe phantom",
         "InstitutionName": f"phantom site {case.site}",
         "Modality": site.modality,
+        **({"PresentationIntentType": "FOR PRESENTATION"} if site.modality == "DX" else {}),
         "BodyPartExamined": "CHEST",
         "ViewPosition": case.view,
         "PatientOrientation": ["L", "F"],

@@ -72,6 +72,10 @@ _AFFINITIES: dict[tuple[str, str], float] = {
     ("atelectasis", "pneumothorax"): 0.5,
 }
 
+# Factor of the affinities, and cost in log odds of (labels beside the parent opacity, beyond two) squared. Where most
+# images are normal, few hold several findings: pairs then need a stronger bond, and crowds must be held off.
+_BOND_AND_CROWDING = {"iu_xray": (3.5, 4.0), "balanced": (1.0, 0.0)}
+
 _MOST_LABELS = 6  # beyond this nothing on the film can be told apart
 
 
@@ -102,9 +106,11 @@ def label_distribution(site: str, prevalence: str) -> tuple[tuple[tuple[int, ...
     sets = _label_sets()
     features = np.column_stack([sets.sum(axis=1) == 0, sets]).astype(float)
     target = np.array([PREVALENCES[prevalence][name] for name in CHEXPERT_LABELS])
-    log_weight = np.zeros(len(sets))
+    bond, crowding = _BOND_AND_CROWDING[prevalence]
+    beside_parent = sets.sum(axis=1) - sets[:, FINDING_LABELS.index("lung_opacity")]
+    log_weight = -crowding * np.maximum(0.0, beside_parent - 2.0) ** 2
     for (first, second), strength in _AFFINITIES.items():
-        log_weight += strength * sets[:, FINDING_LABELS.index(first)] * sets[:, FINDING_LABELS.index(second)]
+        log_weight += bond * strength * sets[:, FINDING_LABELS.index(first)] * sets[:, FINDING_LABELS.index(second)]
     tilt = np.zeros(len(target))
     for _ in range(200):  # Newton's method on the convex dual, damped: the steps are in log odds
         weight = np.exp(log_weight + features @ tilt)
