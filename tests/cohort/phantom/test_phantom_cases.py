@@ -29,7 +29,7 @@ CHILDREN = ("lung_lesion", "edema", "consolidation", "pneumonia", "atelectasis")
 
 # What the sentences that are no negations say of a finding.
 POSITIVE = {
-    "enlarged_cardiomediastinum": r"widening of the mediastinum|enlarged cardiomed|silhouette is enlarged|widened|broad",
+    "enlarged_cardiomediastinum": r"widening of the mediastinum|enlarged cardiom|silhouette is enlarged|widened|broad",
     "cardiomegaly": r"cardiomegaly|heart is enlarged|enlargement of the cardiac|big heart|enlarged heart|heart shadow",
     "lung_lesion": r"nodule|coin|round shadow|lung lesion",
     "edema": r"edema|wet lungs|failure",
