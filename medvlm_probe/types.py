@@ -91,4 +91,4 @@ class Scores:
     def __post_init__(self) -> None:
         expected = (len(self.ids), len(self.labels))
         if self.values.shape != expected:
-            raise InputError(f"Scores of shape {self.values.shape} do not fit {expected[0]} ids x {expected[1]} labels.")
+            raise InputError(f"Scores of shape {self.values.shape} do not fit {expected} (ids, labels).")

@@ -1,0 +1,27 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check clean
+
+demo: .venv/demo
+	$(BIN)/medvlm-probe embed-dist --label cardiomegaly
+
+test: .venv/dev
+	$(BIN)/pytest -n auto
+
+check: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+.venv/demo: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable .
+	touch .venv/demo
+
+.venv/dev: .venv/demo
+	$(BIN)/pip install --quiet --editable '.[dev,dicom]'
+	touch .venv/dev
+
+clean:
+	rm -rf .venv runs build dist

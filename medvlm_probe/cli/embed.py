@@ -1,0 +1,71 @@
+"""`medvlm-probe embed`: put a cohort's embeddings into the store."""
+
+from __future__ import annotations
+
+import typer
+
+from medvlm_probe.cli.options import (
+    BatchSizeOption,
+    CohortOption,
+    DeviceOption,
+    JsonOption,
+    MaxFailuresOption,
+    ModelOption,
+    NoColorOption,
+    OutOption,
+    PrecisionOption,
+    QuietOption,
+    SplitOption,
+    VerboseOption,
+    WorkersOption,
+)
+from medvlm_probe.cli.output import make_output
+
+
+def embed(
+    context: typer.Context,
+    cohort: CohortOption = "phantom",
+    model: ModelOption = "phantom-clip",
+    split: SplitOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    batch_size: BatchSizeOption = "auto",
+    workers: WorkersOption = None,
+    max_failures: MaxFailuresOption = "5%",
+    out: OutOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    no_color: NoColorOption = False,
+) -> None:
+    """Send a cohort's images through a model once; every later command reads the embeddings.
+
+    Images that are already in the store are not computed again. Killed at any moment, the same command goes on.
+    """
+    from medvlm_probe.cli.steps import Compute, embed_cohort, resolved_config, write_quarantine
+    from medvlm_probe.cohort.catalog import load_cohort
+    from medvlm_probe.runs import open_run
+
+    output = make_output(as_json=as_json, quiet=quiet, no_color=no_color)
+    compute = Compute.parse(device, precision, batch_size, workers, max_failures)
+    loaded = load_cohort(cohort, split=split)
+    done = embed_cohort(output, loaded, model, compute)
+    run = open_run("embed", resolved_config(context), out)
+    paths = write_quarantine(run, done.embedded)
+    run.write_provenance(done.provenance())
+    counts = {
+        "images": done.embedded.n_given,
+        "embedded": done.embedded.n_used,
+        "computed_now": done.embedded.n_computed,
+        "quarantined": len(done.embedded.quarantine),
+        "dimensions": done.model.embedding_dim,
+        "precision": done.embedded.precision,
+    }
+    if as_json:
+        output.json(counts)
+    else:
+        output.line(
+            f"{counts['embedded']:,} of {counts['images']:,} images have embeddings of {counts['dimensions']} "
+            f"dimensions ({counts['precision']}); {counts['quarantined']:,} in quarantine."
+        )
+    output.wrote([*paths, run.path / "run.json"])

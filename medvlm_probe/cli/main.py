@@ -1,0 +1,67 @@
+"""The console script: commands, and how an error that a user can cause ends one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from medvlm_probe import __version__
+from medvlm_probe.cli import cohort, embed, embed_dist, export
+from medvlm_probe.errors import ProbeError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="medvlm-probe",
+    help="Find out where a medical vision-language model fails before a hospital trusts it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("embed-dist")(embed_dist.embed_dist)
+app.command("embed")(embed.embed)
+app.command("export")(export.export)
+app.add_typer(cohort.app, name="cohort")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"medvlm-probe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Find out where a medical vision-language model fails before a hospital trusts it."""
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0, 2 bad usage or input, 3 an audit's policy failed, 1 our fault."""
+    try:
+        app()
+    except ProbeError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("Interrupted. What was finished is kept: the same command goes on from there.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Python would complain once more when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if {"--verbose", "-v"} & set(sys.argv):
+            raise
+        print(
+            f"This is a fault of medvlm-probe ({type(error).__name__}: {error}).\n"
+            "Run again with --verbose for the traceback, and report it without patients' data.",
+            file=sys.stderr,
+        )
+        sys.exit(1)

@@ -1,0 +1,87 @@
+"""Command-line options that several commands share, each declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Uncertainty = Literal["ignore", "zeros", "ones"]
+Space = Literal["l2", "raw"]
+ExportFormat = Literal["parquet", "npy", "csv"]
+PhantomFormat = Literal["png", "dicom"]
+
+DATA, COMPUTE, OUTPUT = "What to look at", "How to compute", "What to print and write"
+
+CohortOption = Annotated[
+    str,
+    typer.Option(
+        "--cohort",
+        help="phantom, a manifest (.csv, .parquet), a data card (.md) or a folder of images.",
+        rich_help_panel=DATA,
+    ),
+]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="phantom-clip, biomedclip, open_clip:NAME/PRETRAINED or local:FOLDER.",
+        rich_help_panel=DATA,
+    ),
+]
+SplitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--split", help="Use only this split, for example the one the model has not seen.", rich_help_panel=DATA
+    ),
+]
+LabelOption = Annotated[
+    list[str] | None,
+    typer.Option("--label", help="A label, for example cardiomegaly; repeatable. Default: all.", rich_help_panel=DATA),
+]
+UncertaintyOption = Annotated[
+    Uncertainty | None,
+    typer.Option(
+        "--uncertainty",
+        help="What a label of -1 counts as: unknown (ignore), 0 (zeros) or 1 (ones). Default: the data card's.",
+        rich_help_panel=DATA,
+    ),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=COMPUTE)]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option("--precision", help="auto takes a fast one and checks it against float32.", rich_help_panel=COMPUTE),
+]
+BatchSizeOption = Annotated[
+    str,
+    typer.Option("--batch-size", help="Images a batch; auto halves it when memory runs out.", rich_help_panel=COMPUTE),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Threads that decode images. Default: one a core.", rich_help_panel=COMPUTE),
+]
+MaxFailuresOption = Annotated[
+    str,
+    typer.Option(
+        "--max-failures",
+        help="Fail when more images than this cannot be read: a count (10) or a share (5%).",
+        rich_help_panel=COMPUTE,
+    ),
+]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="Seed of permutations and resampling.", rich_help_panel=COMPUTE)
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder for the results. Default: runs/COMMAND/HASH.", rich_help_panel=OUTPUT),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object, alone on stdout.", rich_help_panel=OUTPUT)
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only.", rich_help_panel=OUTPUT)]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Say more, with tracebacks of faults.", rich_help_panel=OUTPUT)
+]
+NoColorOption = Annotated[bool, typer.Option("--no-color", help="No colours.", rich_help_panel=OUTPUT)]

@@ -1,0 +1,173 @@
+"""The steps that commands share: load a cohort and a model, say what will happen, embed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+
+from medvlm_probe.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from medvlm_probe.cli.output import Output
+    from medvlm_probe.cohort.cohort import Cohort
+    from medvlm_probe.embeddings.extract import Embedded
+    from medvlm_probe.models.contract import VisionLanguageModel
+    from medvlm_probe.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How images go through a model, as given on the command line."""
+
+    device: str
+    precision: str
+    batch_size: int | Literal["auto"]
+    workers: int | None
+    max_failures: int | float
+
+    @classmethod
+    def parse(cls, device: str, precision: str, batch_size: str, workers: int | None, max_failures: str) -> Compute:
+        """Return the options with their numbers read. Raises InputError."""
+        return cls(device, precision, parse_batch_size(batch_size), workers, parse_max_failures(max_failures))
+
+
+@dataclass(frozen=True)
+class EmbeddedCohort:
+    """A cohort whose images went through a model; `cohort` holds the usable images, in the order of the vectors."""
+
+    given: Cohort
+    cohort: Cohort
+    model: VisionLanguageModel
+    embedded: Embedded
+
+    @property
+    def note(self) -> str:
+        """The small print that every result of phantoms or phantom-clip carries; "" for others."""
+        phantoms, phantom_clip = self.given.card.importer == "phantom", self.model.name == "phantom-clip"
+        if phantoms:
+            return f"Synthetic radiographs (phantoms) seen through {self.model.name}: not medicine."
+        if phantom_clip:
+            return "phantom-clip was trained on synthetic radiographs alone: its numbers on real ones mean nothing."
+        return ""
+
+    def provenance(self) -> dict[str, Any]:
+        """Return the facts of `run.json` that every command with embeddings records."""
+        done = self.embedded
+        return {
+            "model": {"name": self.model.name, "fingerprint": self.model.fingerprint},
+            "cohort": {
+                "name": self.given.name,
+                "fingerprint": self.given.fingerprint,
+                "recipe": self.given.source.recipe,
+                "uncertainty": self.given.uncertainty,
+                "group": self.given.group_kind,
+            },
+            "images": {
+                "given": done.n_given,
+                "used": done.n_used,
+                "different": done.n_unique,
+                "quarantined": len(done.quarantine),
+                "computed_now": done.n_computed,
+            },
+            "device": done.device,
+            "precision": done.precision,
+            "min_cosine_to_float32": done.min_cosine,
+            "batch_size": done.batch_size,
+            "threads": done.threads,
+            "workers": done.workers,
+            "embed_seconds": dict(done.seconds),
+        }
+
+
+def parse_batch_size(text: str) -> int | Literal["auto"]:
+    """Return the batch size, or `auto` as it is. Raises InputError."""
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) == 0:
+        raise InputError(f"--batch-size {text}: expected a whole number of at least 1, or auto.")
+    return int(text)
+
+
+def parse_max_failures(text: str) -> int | float:
+    """Return a count (int), or for text with a percent sign a share in [0, 1] (float). Raises InputError."""
+    share = text.removesuffix("%")
+    try:
+        value = float(share) / 100 if share != text else int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= (1 if isinstance(value, float) else value):
+        raise InputError(f"--max-failures {text}: expected a count such as 10, or a share such as 5%.")
+    return value
+
+
+def embed_cohort(output: Output, cohort: Cohort, model_name: str, compute: Compute) -> EmbeddedCohort:
+    """Load the model, say what will be done, and return the cohort's embeddings, computing what the cache lacks.
+
+    Raises:
+        ProbeError: of the model, the images or the cache.
+    """
+    if len(cohort) == 0:
+        raise InputError(f"Cohort '{cohort.name}' has no images. Check the manifest and --split.")
+    output.say(f"Cohort {cohort.name}: {len(cohort):,} images. Loading {model_name} ...")
+    from medvlm_probe.embeddings.extract import embed
+    from medvlm_probe.models.zoo import load_model
+
+    model = load_model(model_name, device=compute.device)
+    output.say(
+        f"Model {model.name}: {model.image_size} px, {model.embedding_dim} dimensions. What is stored is reused."
+    )
+    with output.progress("Embedding") as progress:
+        embedded = embed(
+            cohort,
+            model,
+            precision=compute.precision,
+            batch_size=compute.batch_size,
+            workers=compute.workers,
+            max_failures=compute.max_failures,
+            progress=progress,
+        )
+    for note in embedded.notes:
+        output.warn(note)
+    if len(embedded.quarantine):
+        reasons = embedded.quarantine["reason"].value_counts()
+        listed = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
+        output.warn(f"{len(embedded.quarantine):,} of {embedded.n_given:,} images cannot be used ({listed}).")
+    output.say(
+        f"Embeddings: {embedded.n_used:,} used, {embedded.n_computed:,} computed now, on {embedded.device} in "
+        f"{embedded.precision}, {embedded.seconds['total']:.1f} s."
+    )
+    return EmbeddedCohort(cohort, cohort.select(embedded.rows), model, embedded)
+
+
+def largest_site(cohort: Cohort) -> str | None:
+    """Return the site with most images (the first by name among equals), or None with fewer than two sites."""
+    from collections import Counter
+
+    counts = Counter(site for site in cohort.sites().tolist() if site)
+    return min(counts, key=lambda site: (-counts[site], site)) if len(counts) > 1 else None
+
+
+def write_quarantine(run: RunFolder, embedded: Embedded) -> list[Path]:
+    """Write the table of images that cannot be used, where there are any; returns the files written."""
+    from medvlm_probe.runs import write_csv
+
+    path = run.path / "quarantine.csv"
+    if not len(embedded.quarantine):
+        path.unlink(missing_ok=True)
+        return []
+    write_csv(path, embedded.quarantine)
+    return [path]
+
+
+def resolved_config(context: typer.Context) -> dict[str, Any]:
+    """Return what decides a command's results: its options less those that only say where and how to print them."""
+    presentation = {"out", "as_json", "quiet", "verbose", "no_color", "workers"}
+    return {
+        name: list(value) if isinstance(value, tuple | list) else value
+        for name, value in sorted(context.params.items())
+        if name not in presentation
+    }
