@@ -17,7 +17,7 @@ from medvlm_probe.metrics.pairwise import BLOCK_SIZE, Space, distance_blocks, po
 from medvlm_probe.metrics.resampling import holm, permutation_blocks, plan_exchange
 from medvlm_probe.types import FloatArray, IntArray, finite_or_none
 
-_ENTRIES_AT_ONCE = 2**22
+_ENTRIES_AT_ONCE = 2**17  # a few permutations at a time stay in the cache
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def crowding(
     counts = _NeighbourCounts.of(values)
     observed = counts.shares(graph, np.arange(len(points))[None])[0]
     total, squares, defined, as_large, as_small = np.zeros((5, *observed.shape))
-    step = max(1, _ENTRIES_AT_ONCE // max(1, counts.columns.size))
+    step = max(4, _ENTRIES_AT_ONCE // max(1, counts.columns.size))
     for index in permutation_blocks(plan, n_permutations=n_permutations, rng=rng, block_size=step):
         null = counts.shares(graph, index)
         # Equal counts give equal quotients, so ties need no tolerance. A NaN counts as extreme.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlm_probe.errors import InputError
 from medvlm_probe.metrics.group_jackknife import class_jackknife, rarer_class
 from medvlm_probe.metrics.pairwise import Block, Points
 from medvlm_probe.types import Estimate, FloatArray, IntArray
@@ -38,6 +39,8 @@ class NeighbourSearch:
     """Keeps the nearest columns of each row while blocks of distances go by."""
 
     def __init__(self, n: int, n_neighbors: int) -> None:
+        if n_neighbors < 1:
+            raise InputError(f"{n_neighbors} neighbours: expected at least 1.")
         self.n_neighbors = n_neighbors
         self.distances = np.full((n, n_neighbors + SPARE_NEIGHBOURS), np.inf, dtype=np.float32)
         self.indices = np.full(self.distances.shape, -1, dtype=np.int64)

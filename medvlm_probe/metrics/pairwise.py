@@ -27,7 +27,7 @@ BLOCK_SIZE = 512
 _SAFE_IN_FLOAT32 = 1 / 32
 _SAFE_IN_FLOAT64 = 1e-7
 _WHOLE_BLOCK_SHARE = 1 / 32
-_EXACT_PAIRS = 4096
+_EXACT_ENTRIES = 2**17  # vector entries compared at once: they stay in the cache
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,9 @@ class Points:
     def exact_distances(self, i: IntArray, other: Points, j: IntArray) -> NDArray[np.float64]:
         """Return distances of paired points in float64 from their differences, over `unit`, (m,)."""
         result = np.empty(len(i))
-        for start in range(0, len(i), _EXACT_PAIRS):
-            part = slice(start, start + _EXACT_PAIRS)
+        step = max(1, _EXACT_ENTRIES // self.centred.shape[1])
+        for start in range(0, len(i), step):
+            part = slice(start, start + step)
             difference = (self.exact(i[part]) - other.exact(j[part])) / self.unit
             result[part] = np.sqrt(np.einsum("ij,ij->i", difference, difference))
         return result
