@@ -159,10 +159,11 @@ def _print(
         output.line(sentence)
     if analysis.legacy is not None:
         old = analysis.legacy
+        null = f"{number(old.null_ratio)} [{number(old.null_low)}, {number(old.null_high)}]"
         output.line(
             f"Published definition (first listed label, raw vectors): intra {number(old.intra)}, "
-            f"inter {number(old.inter)}, ratio {number(old.ratio)} (p = {p_value(old.p_value)}). Classes permuted among "
-            f"{group_words} give a ratio of {number(old.null_ratio)} [{number(old.null_low)}, {number(old.null_high)}]."
+            f"inter {number(old.inter)}, ratio {number(old.ratio)} (p = {p_value(old.p_value)}). "
+            f"Classes permuted among {group_words} give a ratio of {null}."
         )
     if note:
         output.line(note)
