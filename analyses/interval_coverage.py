@@ -4,7 +4,7 @@
 
 Writes figures/interval_coverage/coverage.csv: one row a method and design. `coverage` is the share of simulations whose
 95 % interval holds the truth; `reliable` the share of intervals that do not call themselves unreliable, and
-`coverage_where_reliable` the coverage of those.
+`coverage_where_reliable` the coverage of those. Rows that the file already has are kept; delete it to begin anew.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ COLUMNS = (
     "reliable",
     "coverage_where_reliable",
 )
+KEY = ("method", "positives", "correlation", "labels_within_group")
 
 
 def main() -> None:
@@ -43,12 +44,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=PROJECT / "figures" / "interval_coverage")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with (arguments.out / "coverage.csv").open("w", newline="") as file:
+    path = arguments.out / "coverage.csv"
+    done = set()
+    if path.exists():
+        with path.open(newline="") as file:
+            done = {tuple(row[key] for key in KEY) for row in csv.DictReader(file)}
+    with path.open("a", newline="") as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        table.writeheader()
+        if not done:
+            table.writeheader()
         for name, simulate in (FAST | COMPARISON | COSTLY).items():
             n_simulations = arguments.costly_simulations if name in COSTLY else arguments.simulations
             for design in DESIGNS:
+                labels = "varying" if design.varying else "constant"
+                if (name, str(design.positives), str(design.correlation), labels) in done:
+                    continue
                 start = time.perf_counter()
                 result = simulate(design, n_simulations, np.random.default_rng(1))
                 row = {
@@ -56,7 +66,7 @@ def main() -> None:
                     "positives": design.positives,
                     "groups_with_positive": design.n_positive_groups,
                     "correlation": design.correlation,
-                    "labels_within_group": "varying" if design.varying else "constant",
+                    "labels_within_group": labels,
                     "simulations": n_simulations,
                     "coverage": f"{result.covered.mean():.4f}",
                     "median_width": f"{np.median(result.width):.4f}",

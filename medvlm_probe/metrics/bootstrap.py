@@ -44,7 +44,7 @@ def group_bootstrap_weights(
     Args:
         groups: the independently sampled group of each row, any integers, (n,).
         n_resamples: B.
-        rng: draws the multinomial counts.
+        rng: draws the groups.
         strata: any integers, (n,); None is one stratum.
     """
     codes, members = _groups_by_stratum(groups, strata)
@@ -64,8 +64,10 @@ def _groups_by_stratum(groups: IntArray, strata: IntArray | None) -> tuple[IntAr
 
 
 def _draws(n_draws: int, n_groups: int, n_resamples: int, rng: np.random.Generator) -> FloatArray:
-    counts: FloatArray = rng.multinomial(n_draws, np.full(n_groups, 1 / n_groups), size=n_resamples).astype(np.float64)
-    return counts
+    """Return how often each group is drawn, (B, n_groups): counted draws are several times faster than multinomials."""
+    drawn = rng.integers(n_groups, size=(n_resamples, n_draws)) + n_groups * np.arange(n_resamples)[:, None]
+    counts = np.bincount(drawn.ravel(), minlength=n_resamples * n_groups)
+    return counts.reshape(n_resamples, n_groups).astype(np.float64)
 
 
 def _fold_weights(
