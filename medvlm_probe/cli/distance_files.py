@@ -60,8 +60,9 @@ def write_distances(
     written.append(folder / "embed-dist.json")
 
     pooled = tables["distances"][tables["distances"]["site"] == ""]
-    figures = {
-        "distances": distance_distributions(
+    figures: dict[str, Figure] = {}
+    if len(tables["histograms"]):
+        figures["distances"] = distance_distributions(
             tables["histograms"],
             pooled[pooled["quantity"].isin(("intra_positive", "intra_negative", "inter"))].rename(
                 columns={"quantity": "kind"}
@@ -70,7 +71,8 @@ def write_distances(
             labels_words=words,
             group_words=group_words,
             note=note or None,
-        ),
+        )
+    figures |= {
         "crowding": crowding_heat_map(
             tables["crowding"], n_neighbors=analysis.crowding.n_neighbors, labels_words=words, note=note or None
         ),

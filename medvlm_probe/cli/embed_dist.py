@@ -29,6 +29,7 @@ from medvlm_probe.cli.options import (
     WorkersOption,
 )
 from medvlm_probe.cli.output import Output, interval, make_output, number, p_value
+from medvlm_probe.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,6 +97,8 @@ def embed_dist(
     compute = Compute.parse(device, precision, batch_size, workers, max_failures)
     loaded = load_cohort(cohort, uncertainty=uncertainty, split=split)
     chosen = resolve_labels(loaded, label)
+    if not chosen:
+        raise InputError(f"Cohort '{loaded.name}' has no labels to compare. Add a column of 1 and 0 for each label.")
     if by == "site" and reference is None:
         reference = largest_site(loaded)
     run = open_run("embed-dist", resolved_config(context), out)

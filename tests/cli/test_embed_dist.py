@@ -137,6 +137,28 @@ def test_tables_are_tidy(run: Run, tmp_path: Path) -> None:
     assert len(crowding) == 14 * 14
 
 
+@pytest.mark.parametrize("values", [[1], [1, 1], [0, 1], ["", ""], [1, 0, 1]], ids=str)
+def test_tiny_cohorts_end_well(run: Run, tmp_path: Path, values: list[object]) -> None:
+    n = len(values)
+    assert run("cohort", "export", f"phantom:sites=reference,n={n}", "--out", "files").code == 0
+    table = pd.read_csv("files/manifest.csv", dtype=str)[["image"]].assign(edema=values)
+    table.to_csv("files/tiny.csv", index=False)
+    done = run("embed-dist", "--cohort", "files/tiny.csv", "--permutations", 99, "--label", "edema", "--json")
+    assert done.code == 0, done.err
+    entry = done.json["labels"][0]
+    assert entry["n_positive"] == values.count(1)
+    assert entry["n_unknown"] == values.count("")
+    assert entry["intra_positive"]["value"] is None or values.count(1) > 1
+
+
+def test_a_cohort_without_labels_is_refused(run: Run, tmp_path: Path) -> None:
+    assert run("cohort", "export", "phantom:sites=reference,n=2", "--out", "files").code == 0
+    pd.read_csv("files/manifest.csv", dtype=str)[["image"]].to_csv("files/bare.csv", index=False)
+    done = run("embed-dist", "--cohort", "files/bare.csv")
+    assert done.code == 2
+    assert "no labels" in done.err
+
+
 def test_quiet_prints_results_only(run: Run) -> None:
     done = run(*quick("--label", "cardiomegaly", "--quiet"))
     assert done.err == ""

@@ -1,0 +1,55 @@
+"""Every command of the README works as pasted; every file that it names exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+README = (PROJECT / "README.md").read_text()
+BLOCKS = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
+SCRIPT = Path(sys.executable).parent / "medvlm-probe"
+
+
+def test_the_three_jobs_are_there() -> None:
+    assert len(BLOCKS) == 3
+    assert all(line.startswith("medvlm-probe ") for block in BLOCKS for line in block.splitlines())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(BLOCKS)), ids=["researcher", "author", "hospital"])
+def test_commands_work_as_pasted(
+    number: int, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDVLM_PROBE_CACHE", str(tmp_path_factory.getbasetemp() / "readme_cache"))
+    for line in BLOCKS[number].splitlines():
+        done = subprocess.run([str(SCRIPT), *shlex.split(line)[1:]], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_links_lead_somewhere(target: str) -> None:
+    assert (PROJECT / target).exists(), target
+
+
+def test_make_does_what_the_readme_says() -> None:
+    makefile = (PROJECT / "Makefile").read_text()
+    assert "medvlm-probe embed-dist --label cardiomegaly" in makefile
+    assert "make demo" in README
+    assert "make test" in README
+
+
+def test_ci_runs_demo_checks_and_tests() -> None:
+    ci = (PROJECT / ".ci" / "run").read_text()
+    assert all(f"make {target}" in ci for target in ("demo", "check", "test"))
+
+
+def test_benchmarks_named_in_the_readme_exist() -> None:
+    for module in re.findall(r"python -m (benchmarks\.\w+)", README):
+        assert (PROJECT / f"{module.replace('.', '/')}.py").is_file()
