@@ -35,6 +35,7 @@ def choose_store(
     open_at: Callable[[Precision], EmbeddingStore],
     pipeline_at: Callable[[Precision], Pipeline],
     *,
+    batch_size: int,
     may_fall_back: bool,
 ) -> Choice:
     """Return the store for a cohort's images at the wanted precision, or at float32.
@@ -47,15 +48,16 @@ def choose_store(
         wanted: the precision to try.
         open_at: opens the store of a precision.
         pipeline_at: how images become vectors at a precision.
+        batch_size: the most images that the check puts through at once.
         may_fall_back: take float32 when the smallest cosine is below `MIN_COSINE`; else only note it.
     """
     store = open_at(wanted)
     if wanted == "float32":
         return Choice(store, wanted, None)
-    first = split(items, CHECK_IMAGES)
+    first = split(items, min(CHECK_IMAGES, batch_size))
     name = shard_name([item.key for item in first[0]]) if first else ""
     record = store.read_check(name)
-    if record is None and not store.has([item.key for item in items]).all():
+    if record is None and _has_work(store, items):
         record = _checked(first, pipeline_at("float32"), pipeline_at(wanted))
         store.write_check(name, record)
     cosine = None if record is None else record["min_cosine"]
@@ -67,20 +69,22 @@ def choose_store(
     return Choice(store, wanted, cosine, (f"{found} Kept, as asked for; --precision auto would take float32.",))
 
 
-def _checked(parts: Sequence[Sequence[Item]], exact: Pipeline, fast: Pipeline) -> dict[str, int | float | None]:
-    """Return how the first part with a readable image fares in both precisions; None where no image is readable.
+def _has_work(store: EmbeddingStore, items: Sequence[Item]) -> bool:
+    failed = store.failed()
+    stored = store.has([item.key for item in items])
+    return any(not there and item.key not in failed for item, there in zip(items, stored, strict=True))
 
-    Images go through one at a time: the check must not be what runs out of memory.
-    """
+
+def _checked(parts: Sequence[Sequence[Item]], exact: Pipeline, fast: Pipeline) -> dict[str, int | float | None]:
+    """Return how the first part with a readable image fares in both precisions; None where no image is readable."""
     for batch in exact.load(parts):
-        good = [pixels for item, pixels in zip(batch.items, batch.pixels, strict=True) if item.key not in batch.failed]
+        good = [i for i, item in enumerate(batch.items) if item.key not in batch.failed]
         if good:
-            cosines = [_cosine(pixels[None], exact, fast) for pixels in good]
-            return {"images": len(cosines), "min_cosine": min(cosines)}
+            return {"images": len(good), "min_cosine": _min_cosine(batch.pixels[good], exact, fast)}
     return {"images": 0, "min_cosine": None}
 
 
-def _cosine(pixels: Tensor, exact: Pipeline, fast: Pipeline) -> float:
+def _min_cosine(pixels: Tensor, exact: Pipeline, fast: Pipeline) -> float:
     try:
         return min_cosine(exact.encode(pixels), fast.encode(pixels))
     except (RuntimeError, MemoryError) as error:

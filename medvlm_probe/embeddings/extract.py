@@ -165,7 +165,9 @@ def embed(
         items = unique_items(keys)
         watch.add("hash", started)
         choosing = time.perf_counter()
-        choice = choose_store(items, wanted, means.store_at, pipeline_at, may_fall_back=precision == "auto")
+        choice = choose_store(
+            items, wanted, means.store_at, pipeline_at, batch_size=size, may_fall_back=precision == "auto"
+        )
         watch.add("check", choosing)
         store = choice.store
         pending = _pending(items, store, cohort.source, pool)

@@ -200,7 +200,7 @@ def test_the_check_passes_over_images_that_cannot_be_read(tmp_path: Path) -> Non
         data = bytearray((folder / name).read_bytes())
         data[data.index(b"IDAT") + 12] ^= 0xFF
         (folder / name).write_bytes(bytes(data))
-    result = embed_all(cohort_of(folder, names), make_model(), tmp_path / "cache", precision="auto")
+    result = embed_all(cohort_of(folder, names), make_model(), tmp_path / "cache", precision="auto", batch_size=16)
     (record,) = (result.folder / "checks").iterdir()
     assert json.loads(record.read_text()) == {"images": 7, "min_cosine": result.min_cosine}
     none_readable = embed_all(cohort_of(folder, names[:9]), make_model(), tmp_path / "other", precision="auto")
