@@ -122,7 +122,7 @@ def _rate(done: int, seconds: float) -> str:
 
 
 def _plain_progress(output: Output, what: str) -> Callable[[int, int, float], None]:
-    last = time.monotonic()
+    last = -math.inf
 
     def show(done: int, total: int, seconds: float) -> None:
         nonlocal last

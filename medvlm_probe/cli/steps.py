@@ -114,11 +114,13 @@ def embed_cohort(output: Output, cohort: Cohort, model_name: str, compute: Compu
         raise InputError(f"Cohort '{cohort.name}' has no images. Check the manifest and --split.")
     output.say(f"Cohort {cohort.name}: {len(cohort):,} images. Loading {model_name} ...")
     from medvlm_probe.embeddings.extract import embed
+    from medvlm_probe.embeddings.precision import device_of
     from medvlm_probe.models.zoo import load_model
 
     model = load_model(model_name, device=compute.device)
     output.say(
-        f"Model {model.name}: {model.image_size} px, {model.embedding_dim} dimensions. What is stored is reused."
+        f"Model {model.name}: {model.image_size} px, {model.embedding_dim} dimensions, on {device_of(model)}. "
+        "What the cache holds is not computed again; the time left follows the first batch."
     )
     with output.progress("Embedding") as progress:
         embedded = embed(

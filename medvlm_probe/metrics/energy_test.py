@@ -76,11 +76,12 @@ def energy_permutation_test(
     observed = np.array([form.energy_distances(distances, identity)[0] for form in forms])
     rounding = _ROUNDING * float(np.abs(distances).max(initial=0.0))
     p_values = np.full(len(forms), np.nan)
-    open_labels = np.flatnonzero(~np.isnan(observed)) if plan.n_exchangeable_groups and n_permutations else []
+    testable = plan.n_exchangeable_groups > 0 and n_permutations > 0
+    open_labels: list[int] = np.flatnonzero(~np.isnan(observed)).tolist() if testable else []
     exceeded, drawn = np.zeros(len(forms), dtype=np.int64), 0
     blocks = permutation_blocks(plan, n_permutations=n_permutations, rng=rng, block_size=PERMUTATIONS_AT_ONCE)
     for index in blocks:
-        still_open = []
+        still_open: list[int] = []
         for k in open_labels:
             hits = np.flatnonzero(forms[k].energy_distances(distances, index) >= observed[k] - rounding)
             missing = ENOUGH_EXCEEDANCES - exceeded[k]
@@ -212,7 +213,8 @@ def _gathered(distances: NDArray[np.float32], a: IntArray, b: IntArray) -> NDArr
 def _multiplied(distances: NDArray[np.float32], a: FloatArray, b: FloatArray) -> NDArray[np.float64]:
     """Return the sums over all pairs of members of a and b, (B,), as matrix products; indicators (B, n)."""
     if a is not b:
-        return np.einsum("ij,ij->i", a @ distances, b).astype(np.float64)
+        between: NDArray[np.float64] = np.einsum("ij,ij->i", a @ distances, b).astype(np.float64)
+        return between
     result = np.zeros(len(a))
     for start in range(0, len(distances), _STRIP):
         strip = distances[start : start + _STRIP, start:]
