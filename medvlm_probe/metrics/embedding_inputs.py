@@ -18,9 +18,10 @@ CHUNK_ROWS = 1024
 def checked_embeddings(embeddings: ArrayLike) -> FloatArray:
     """Return the embeddings as a float array (n, d), refusing other shapes and values that are not finite."""
     array = np.asarray(embeddings)
-    if array.ndim != 2 or array.shape[1] == 0 or array.dtype.kind not in "fiu":
+    if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiu":
         raise InputError(
-            f"Embeddings of shape {array.shape} and type {array.dtype}: expected numbers (n images, d dimensions)."
+            f"Embeddings of shape {array.shape} and type {array.dtype}: "
+            "expected numbers (n images, d dimensions), at least one of each."
         )
     if array.dtype.kind != "f":
         array = array.astype(np.float64)
@@ -29,7 +30,6 @@ def checked_embeddings(embeddings: ArrayLike) -> FloatArray:
             start + np.flatnonzero(~np.isfinite(array[start : start + CHUNK_ROWS]).all(axis=1))
             for start in range(0, len(array), CHUNK_ROWS)
         ]
-        or [np.zeros(0, dtype=np.int64)]
     )
     if bad.size:
         raise InputError(f"Embeddings hold values that are not finite in {rows_in_words(bad)}: leave these images out.")
@@ -44,7 +44,7 @@ def checked_labels(labels: ArrayLike, n: int) -> NDArray[np.float32]:
     array = array.astype(np.float32)
     if array.ndim == 1:
         array = array[:, None]
-    if array.ndim != 2 or len(array) != n:
+    if array.ndim != 2 or len(array) != n or array.shape[1] == 0:
         raise InputError(f"Labels of shape {np.shape(labels)} do not fit {n} embeddings: expected ({n},) or ({n}, L).")
     bad = np.flatnonzero(~(np.isnan(array) | (array == 0) | (array == 1)).all(axis=1))
     if bad.size:

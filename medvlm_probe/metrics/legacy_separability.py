@@ -107,7 +107,7 @@ def legacy_separability(
     """
     array = np.asarray(checked_embeddings(embeddings), dtype=np.float64)
     values = np.asarray(labels)
-    if values.ndim != 2 or len(values) != len(array):
+    if values.ndim != 2 or len(values) != len(array) or values.shape[1] == 0:
         raise InputError(
             f"Labels of shape {values.shape} do not fit {len(array)} embeddings: expected ({len(array)}, L)."
         )

@@ -94,9 +94,9 @@ def points_of(embeddings: FloatArray, space: Space, rows: IntArray) -> Points:
     def exact(chunk: slice) -> NDArray[np.float64]:
         return np.asarray(embeddings[rows[chunk]], dtype=np.float64) * scale[rows[chunk], None]
 
-    mean = sum((exact(chunk).sum(axis=0) for chunk in chunks), np.zeros(embeddings.shape[1])) / max(1, len(rows))
-    squares = np.concatenate([((exact(chunk) - mean) ** 2).sum(axis=1) for chunk in chunks] or [np.zeros(0)])
-    unit = float(np.sqrt(squares.mean())) if len(rows) else 1.0
+    mean = sum((exact(chunk).sum(axis=0) for chunk in chunks), np.zeros(embeddings.shape[1])) / len(rows)
+    squares = np.concatenate([((exact(chunk) - mean) ** 2).sum(axis=1) for chunk in chunks])
+    unit = float(np.sqrt(squares.mean()))
     unit = unit if unit > 0 else 1.0
     centred = np.empty((len(rows), embeddings.shape[1]), dtype=np.float32)
     for chunk in chunks:

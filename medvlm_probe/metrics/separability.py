@@ -48,7 +48,7 @@ __all__ = [
 TOO_FEW = 10
 """Below so many positives or negatives a label is marked `too_few`."""
 
-MIN_EFFECTIVE_DIMENSIONS = 4.0
+MIN_EFFECTIVE_DIMENSIONS = 3.0
 """In fewer effective dimensions, intervals of contrasts that reach "no difference" are marked unreliable."""
 
 
@@ -142,7 +142,7 @@ def class_distances(
     All labels share one pass over the distances, in blocks: memory O(n (d + L) + block_size^2), exact for any n, no
     random subset. Intervals are jackknifes over groups; where simulation shows that they fail they are marked
     unreliable: with fewer than 10 groups of the rarer class, and, for the contrasts (ratio, energy distance, distance
-    between centroids, silhouette), where the energy distance's interval reaches 0 in a space of fewer than 4 effective
+    between centroids, silhouette), where the energy distance's interval reaches 0 in a space of fewer than 3 effective
     dimensions (there its variance vanishes to first order). What is undefined (no or one positive, all images in one
     group) is NaN.
 

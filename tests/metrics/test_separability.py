@@ -278,3 +278,10 @@ def test_permutation_test_finds_what_is_there_and_counts_images(rng: np.random.G
     assert 40 <= few.n_tested <= 50
     assert few.n_tested + few.n_not_tested == 120
     assert few.energy_distance.statistic == there.energy_distance.statistic
+
+
+def test_nothing_to_measure_is_refused() -> None:
+    with pytest.raises(InputError, match="at least one of each"):
+        class_distances(np.zeros((0, 3)), [])
+    with pytest.raises(InputError, match=r"Labels of shape \(5, 0\)"):
+        class_distances(np.ones((5, 3)), np.zeros((5, 0)))
