@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Box = tuple[float, float, float, float]
 _GAP_MM = 1.5
+_CAPTION_GAP_MM = 0.6
 
 
 def contact_sheet(
@@ -70,6 +71,7 @@ def contact_sheet(
     for row in range(n_rows):
         members = slice(row * n_columns, (row + 1) * n_columns)
         caption_mm = max((len(caption) for caption in captions[members]), default=0) * LINE_MM
+        caption_mm += _CAPTION_GAP_MM if caption_mm else 0.0
         tops.append(top + caption_mm)
         heights.append(max(tile * image.shape[0] / image.shape[1] for image in images[members]))
         top += caption_mm + heights[-1] + _GAP_MM
@@ -93,7 +95,7 @@ def contact_sheet(
             _outline(axes, boxes[index] if boxes else (), masks[index] if masks else ())
             if captions:
                 lines = captions[index]
-                y = page.top + tops[row] - (len(lines) - 0.5) * LINE_MM
+                y = page.top + tops[row] - _CAPTION_GAP_MM - (len(lines) - 0.5) * LINE_MM
                 page.lines(left, y, lines)
         return page.figure
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medvlm_probe.errors import InputError
-from medvlm_probe.plots.style import SKY, VERMILLION, wrapped
+from medvlm_probe.plots.style import SKY, wrapped
 from medvlm_probe.types import FloatArray
 
 if TYPE_CHECKING:
@@ -31,9 +31,10 @@ class Kind:
     order: int
 
 
+# Okabe & Ito's vermillion and blue are one grey in print; these three differ in luminance too.
 KINDS: dict[str, Kind] = {
-    "intra_positive": Kind("two positives", VERMILLION, "o", 1.3, None, 4),
-    "intra_negative": Kind("two negatives", "#2F87BD", "s", 0.0, SKY, 2),
+    "intra_positive": Kind("two positives", "#A84300", "o", 1.3, None, 4),
+    "intra_negative": Kind("two negatives", "#3D94CC", "s", 0.0, SKY, 2),
     "inter": Kind("one of each", "#000000", "D", 0.7, None, 3),
 }
 

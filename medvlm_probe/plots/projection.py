@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _ILLUSTRATION = "An illustration: no statistic is computed on these coordinates."
 _BACKGROUND = "#C9C9C9"
+_UNKNOWN = "#8C8C8C"
 _VECTORS_UP_TO = 4000
 _PANEL_GAP_MM = 4.0
 _LEFT_MM = 14.0
@@ -163,7 +164,7 @@ def _overlay(
         if name:
             sample.plot([0.5], [0.5], marker="o", markersize=4.5, color=colours[name], clip_on=False)
         else:
-            sample.plot([0.5], [0.5], marker="x", markersize=4.0, color=MUTED, clip_on=False)
+            sample.plot([0.5], [0.5], marker="x", markersize=4.0, color=_UNKNOWN, clip_on=False)
         page.lines(x + 4.0, y, lines)
         y += len(lines) * LINE_MM + 0.4
     return page.figure
@@ -261,7 +262,7 @@ def _crosses(axes: Axes, points: FloatArray, n: int) -> None:
         points[:, 0],
         points[:, 1],
         s=_size(n),
-        c=_BACKGROUND,
+        c=_UNKNOWN,
         marker="x",
         linewidths=0.6,
         rasterized=n > _VECTORS_UP_TO,

@@ -261,7 +261,7 @@ def wrapped(
     if max_lines is not None and len(lines) > max_lines:
         last = lines[max_lines - 1]
         while last and not fits(f"{last}…"):
-            last = last[:-1]
+            last = last.rpartition(" ")[0] or last[:-1]
         lines = [*lines[: max_lines - 1], f"{last.rstrip()}…"]
     return lines
 

@@ -75,7 +75,7 @@ def test_few_positives_are_said_and_undefined_means_are_dashes(make: SimpleNames
 
 
 def test_all_rows_share_the_axis_and_reliable_intervals_lie_on_it(make: SimpleNamespace) -> None:
-    histogram, estimates = make.distance_tables(make.labels)
+    histogram, estimates = make.distance_tables(make.labels[:7])
     figure = distance_distributions(histogram, estimates)
     wide = figure.axes[0].get_position().width
     limits = {axes.get_xlim() for axes in figure.axes if axes.get_position().width == pytest.approx(wide)}
@@ -111,6 +111,14 @@ def test_distributions_refuse_what_they_do_not_know(
     space = change.pop("space", "l2")
     with pytest.raises(error, match=message):
         distance_distributions(histogram.assign(**change), estimates, space=space)
+
+
+def test_distributions_name_the_columns_that_are_missing(make: SimpleNamespace) -> None:
+    histogram, estimates = make.distance_tables(("cardiomegaly",))
+    with pytest.raises(InputError, match="table of histograms lacks the columns left, density; it has label"):
+        distance_distributions(histogram.drop(columns=["left", "density"]), estimates)
+    with pytest.raises(InputError, match="table of estimates lacks the column kind; it has label"):
+        distance_distributions(histogram, estimates.drop(columns="kind"))
 
 
 # --- Forest and cross-site --------------------------------------------------------------------------------------------

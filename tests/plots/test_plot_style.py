@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from medvlm_probe.errors import InputError, UnknownNameError
 from medvlm_probe.plots import style
-from medvlm_probe.plots.crowding import _cell_colour, _luminance
+from medvlm_probe.plots.crowding import _cell_colour, _limit, _luminance
+from medvlm_probe.plots.distance_rows import KINDS
 from medvlm_probe.plots.distances import distance_forest
 
 
@@ -32,6 +33,34 @@ TABLE = pd.DataFrame({"label": ["a", "b"], "value": [0.1, 0.2], "low": [0.0, 0.1
 def test_overlaid_colours_differ_in_grey() -> None:
     for one, other in itertools.combinations(style.OVERLAY, 2):
         assert abs(_lightness(one) - _lightness(other)) > 20
+
+
+def test_kinds_of_distance_differ_in_grey_and_stand_out_from_paper() -> None:
+    colours = [kind.colour for kind in KINDS.values()]
+    assert len(colours) == 3
+    for one, other in itertools.combinations(colours, 2):
+        assert abs(_lightness(one) - _lightness(other)) > 15
+    for colour in colours:
+        assert 1.05 / (_luminance(mpl.colors.to_rgb(colour)) + 0.05) >= 3.0
+
+
+@pytest.mark.parametrize(
+    ("enrichment", "limit"),
+    [([1.0, 1.0], 1.0), ([3.0, 0.9], 2.0), ([0.3, 1.1], 2.0), ([0.0, math.nan], 1.0), ([99.0], 4.0)],
+)
+def test_heat_maps_scale_is_symmetric_in_log2(enrichment: list[float], limit: float) -> None:
+    assert _limit(np.array(enrichment)) == limit
+    assert _cell_colour(2.0**-limit, limit) == _cell_colour(0.0, limit)
+    assert _cell_colour(2.0**limit, limit) == _cell_colour(2.0 ** (limit + 3), limit)
+    for fold in np.linspace(0.0, limit, 9):
+        places = [_place(_cell_colour(2.0 ** (sign * fold), limit)) for sign in (1, -1)]
+        assert sum(places) == pytest.approx(1.0, abs=0.01)
+
+
+def _place(colour: tuple[float, float, float]) -> float:
+    """Where in [0, 1] a colour of the heat map stands on its colour map."""
+    steps = np.linspace(0.0, 1.0, 256)
+    return float(steps[np.abs(mpl.colormaps["PuOr_r"](steps)[:, :3] - np.array(colour)).sum(axis=1).argmin()])
 
 
 def test_heat_map_darkens_steadily_away_from_one() -> None:
@@ -86,6 +115,14 @@ def test_wrapped_lines_fit_and_lose_nothing(text: str, width: float) -> None:
     shortened = style.wrapped(text, width, max_lines=2)
     assert len(shortened) <= 2
     assert all(style.text_width(line) <= width or len(line) == 1 for line in shortened)
+
+
+def test_wrapped_drops_whole_words_before_an_ellipsis() -> None:
+    width = style.text_width("judged by a consensus of")
+    assert style.wrapped("judged by a consensus of three radiologists", width, max_lines=1) == [
+        "judged by a consensus…"
+    ]
+    assert style.wrapped("Averylongword", style.text_width("Averylong"), max_lines=1)[0].endswith("…")
 
 
 def test_wrapped_cuts_names_after_their_marks() -> None:
