@@ -44,7 +44,7 @@ from medvlm_probe.runs import write_bytes_atomically, write_json
 
 TRAIN_SEED, VALIDATION_SEED = 1000, 2000
 TRAIN_CHUNKS, VALIDATION_CHUNKS = 80, 4
-STEPS, BATCH, WARM_UP = 2500, 64, 100
+STEPS, BATCH, WARM_UP = 2000, 64, 100
 AVERAGE_DECAY = 0.995
 CHECKPOINT_STEPS = 50
 SHARES = {"prompts": 1.0, "contrast": 0.3, "masks": 1.0, "labels": 0.5, "ratio": 0.3}
