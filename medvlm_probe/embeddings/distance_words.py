@@ -18,7 +18,10 @@ def distance_sentences(analysis: DistanceAnalysis, words: Mapping[str, str], gro
         words: label to the words that people read.
         group_words: what was permuted, in the plural (`"patients"`).
     """
-    return [label_sentence(entry, words[entry.label], group_words) for entry in analysis.pooled]
+    return [
+        label_sentence(entry, words[entry.label], group_words) + _sites_alone(analysis, position)
+        for position, entry in enumerate(analysis.pooled)
+    ]
 
 
 def label_sentence(entry: ClassDistances, words: str, group_words: str) -> str:
@@ -47,6 +50,15 @@ def label_sentence(entry: ClassDistances, words: str, group_words: str) -> str:
         f"{words}: an image with it and one without lie {percent:.1f} % further apart than two of one kind, "
         f"which relabelled {group_words} rarely reach (p = {p:.2g}): not chance{_size(entry)}.{neighbours}"
     )
+
+
+def _sites_alone(analysis: DistanceAnalysis, position: int) -> str:
+    """Name the sites where a label that could be chance over all sites is none: pooling can hide a difference."""
+    if analysis.pooled[position].energy_distance.p_adjusted < LEVEL:
+        return ""
+    p_values = {site: entries[position].energy_distance.p_adjusted for site, entries in analysis.by_site.items()}
+    found = [f"{site} (p = {p:.2g})" for site, p in p_values.items() if p < LEVEL]
+    return f" Taken alone, a difference shows at {' and '.join(found)}." if found else ""
 
 
 def _size(entry: ClassDistances) -> str:
