@@ -30,7 +30,7 @@ def test_commands_work_as_pasted(
     for line in BLOCKS[number].splitlines():
         done = subprocess.run([str(SCRIPT), *shlex.split(line)[1:]], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stderr}"
-        assert done.stdout.strip()
+        assert (done.stdout + done.stderr).strip()
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#:]+)\)", README))
