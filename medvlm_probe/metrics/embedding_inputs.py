@@ -63,7 +63,7 @@ def checked_label_names(names: Sequence[str] | None, n_labels: int) -> tuple[str
         return tuple(f"label_{k}" for k in range(n_labels))
     if len(names) != n_labels:
         raise InputError(f"{len(names)} label names do not fit labels with {n_labels} columns.")
-    return tuple(names)
+    return tuple(str(name) for name in names)
 
 
 def codes(values: ArrayLike | None, n: int, what: str) -> NDArray[np.int64]:
