@@ -14,8 +14,11 @@ from medvlm_probe.types import BoolArray, Estimate, FloatArray, IntArray
 WeightedStatistic = Callable[[FloatArray], FloatArray]
 """Takes row weights (b, n) and returns (b,), or (b, M) for M statistics at once; NaN where undefined."""
 
-MIN_STRATUM_GROUPS = 20
-"""Below so many groups in its smallest stratum a bootstrap interval is marked unreliable."""
+STUDENTISED_MIN_GROUPS = 20
+"""Below so many groups in its smallest stratum a studentised interval is marked unreliable."""
+
+BCA_MIN_GROUPS = 40
+"""The same of a BCa interval: at 25 groups it covers 90 to 93 %."""
 
 MAX_UNDEFINED = 0.01
 """Above this share of replicates without a value a bootstrap interval is marked unreliable."""
@@ -155,7 +158,7 @@ def studentised_bootstrap(
         lower, upper = _outer_quantiles(t[:, m], level) if varies else (-math.inf, math.inf)
         reach = error[m] if varies else 1.0
         low, high = centre[m] - upper * reach, centre[m] - lower * reach
-        reliable = varies and bootstrap_is_reliable(observed[m], t[:, m], groups, strata)
+        reliable = varies and bootstrap_is_reliable(observed[m], t[:, m], groups, strata, STUDENTISED_MIN_GROUPS)
         estimates.append(
             Estimate(float(observed[m]), float(backward(low)), float(backward(high)), n, n_groups, method, reliable)
         )
@@ -205,7 +208,7 @@ def bca_bootstrap(
     estimates = []
     for m, value in enumerate(observed):
         defined = np.sort(replicates[~np.isnan(replicates[:, m]), m])
-        reliable = bootstrap_is_reliable(value, replicates[:, m], groups, strata)
+        reliable = bootstrap_is_reliable(value, replicates[:, m], groups, strata, BCA_MIN_GROUPS)
         if not len(defined) or not math.isfinite(value):
             estimates.append(Estimate(float(value), math.nan, math.nan, n, n_groups, method, reliable=False))
             continue
@@ -219,17 +222,17 @@ def bca_bootstrap(
     return estimates
 
 
-def bootstrap_is_reliable(value: float, replicates: FloatArray, groups: IntArray, strata: IntArray | None) -> bool:
+def bootstrap_is_reliable(
+    value: float, replicates: FloatArray, groups: IntArray, strata: IntArray | None, min_groups: int
+) -> bool:
     """Say whether simulation (`analyses/interval_coverage.py`) supports a bootstrap interval of this size.
 
-    It does from `MIN_STRATUM_GROUPS` groups in the smallest stratum on, where the value is defined and at most
-    `MAX_UNDEFINED` of the replicates are not.
+    It does from `min_groups` groups in the smallest stratum on, where the value is defined and at most `MAX_UNDEFINED`
+    of the replicates are not.
     """
     rows = np.zeros(len(groups), dtype=np.int64) if strata is None else np.asarray(strata)
     smallest = min(len(np.unique(groups[rows == s])) for s in np.unique(rows))
-    return bool(
-        math.isfinite(value) and smallest >= MIN_STRATUM_GROUPS and np.isnan(replicates).mean() <= MAX_UNDEFINED
-    )
+    return bool(math.isfinite(value) and smallest >= min_groups and np.isnan(replicates).mean() <= MAX_UNDEFINED)
 
 
 def _block_sizes(n_resamples: int, numbers_each: int) -> list[int]:
