@@ -2,7 +2,7 @@
 
     python -m benchmarks.embed_throughput [--quick]
 
-(a) 512-pixel PNGs, end to end: `embed` with an empty cache, the loop a user would write (open_clip and a DataLoader with
+(a) 512-pixel PNGs, end to end: `embed` with an empty cache, the loop that users write (open_clip and a DataLoader with
 0 or 2 worker processes, whichever is faster on the first images), and the forward pass alone on tensors in memory, in
 turn, several times; medians.
 (b) 5-megapixel PNGs: `embed` against its floor, (decoding + forward core-seconds) / cores.
