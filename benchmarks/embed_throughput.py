@@ -33,13 +33,14 @@ from torch.utils.data import DataLoader, Dataset
 from medvlm_probe.cohort.catalog import load_cohort
 from medvlm_probe.cohort.cohort import Cohort
 from medvlm_probe.embeddings.extract import Embedded, embed
+from medvlm_probe.embeddings.forward import start_batch_size
 from medvlm_probe.embeddings.precision import at_precision, encode, fast_precision
 from medvlm_probe.embeddings.threads import available_cores
 from medvlm_probe.models.open_clip_adapter import OpenClipModel, wrap_module
 
 FIGURES = Path(__file__).resolve().parents[1] / "figures" / "benchmarks"
 MODEL = "ViT-B-16"
-BATCH_SIZE = 32
+BATCH_SIZE = start_batch_size(torch.device("cpu"))
 LOADER_WORKERS = (0, 2)
 Transform = Callable[[Image.Image], torch.Tensor]
 

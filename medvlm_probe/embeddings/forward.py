@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 NOT_FINITE = "not_finite"
 """The reason code of an image that the model itself fails on, with NaN or infinite values."""
 
-_START_BATCH_SIZES = {"cpu": 32, "cuda": 256, "mps": 64}
+# CPU: of 8, 16, 32 and 64 the fastest for a ViT-B/16 in bfloat16 (118, 116, 126, 135 ms an image on two cores).
+_START_BATCH_SIZES = {"cpu": 16, "cuda": 256, "mps": 64}
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
 
 
@@ -73,7 +74,7 @@ class Pipeline:
 
 def start_batch_size(device: torch.device) -> int:
     """Return the batch size that `auto` starts with; fixed for a kind of device, so that reruns give the same bytes."""
-    return _START_BATCH_SIZES.get(device.type, 32)
+    return _START_BATCH_SIZES.get(device.type, 16)
 
 
 def embed_shards(

@@ -295,7 +295,7 @@ def test_batches_are_halved_until_they_fit(images: Path, cache: Path, error: Exc
     cohort = cohort_of(images, write_images(images, range(40)))
     model = make_model(before=Memory(9, error))
     result = embed_all(cohort, model, cache, batch_size="auto", shard_size=20, precision="float32")
-    assert result.batch_size == 8  # a CPU starts with 32; a shard of 20 makes one batch of 20, then of 16, 8
+    assert result.batch_size == 8  # a CPU starts with 16
     assert model.batches == [8, 8, 4, 8, 8, 4]
     np.testing.assert_allclose(result.vectors, direct(model, range(40)), rtol=1e-5, atol=1e-5)
 
@@ -327,10 +327,10 @@ def test_progress_counts_the_images_that_are_computed(images: Path, cache: Path)
 
 def test_progress_when_memory_runs_out(images: Path, cache: Path) -> None:
     cohort = cohort_of(images, write_images(images, range(40)))
-    model = make_model(before=Memory(16, MemoryError()))
+    model = make_model(before=Memory(8, MemoryError()))
     seen: list[int] = []
     embed_all(cohort, model, cache, batch_size="auto", shard_size=20, progress=lambda done, *_: seen.append(done))
-    assert seen == [0, 0, 16, 20, 36, 40]
+    assert seen == [0, 0, 8, 16, 20, 28, 36, 40]
 
 
 def test_a_cache_that_cannot_be_written(images: Path, tmp_path: Path) -> None:
