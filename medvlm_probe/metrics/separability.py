@@ -233,6 +233,9 @@ def _describe(k: int, images: Images, measured: _Measured, flat: bool) -> ClassD
     def checked(estimate: Estimate) -> Estimate:
         return replace(estimate, reliable=estimate.reliable and not degenerate)
 
+    def possible(distance: Estimate) -> Estimate:
+        return replace(distance, high=float(np.minimum(distance.high, 2.0))) if measured.points.space == "l2" else distance
+
     return ClassDistances(
         label=images.names[k],
         space=measured.points.space,
@@ -242,9 +245,9 @@ def _describe(k: int, images: Images, measured: _Measured, flat: bool) -> ClassD
         n_groups=len(np.unique(groups[~np.isnan(label)])),
         too_few=min(n_positive, n_negative) < TOO_FEW,
         prevalence=n_positive / n_known if n_known else np.nan,
-        intra_positive=found.intra_positive,
-        intra_negative=found.intra_negative,
-        inter=found.inter,
+        intra_positive=possible(found.intra_positive),
+        intra_negative=possible(found.intra_negative),
+        inter=possible(found.inter),
         ratio=checked(found.ratio),
         energy_distance=TestResult(found.energy_distance.value, np.nan),
         energy_distance_estimate=checked(found.energy_distance),

@@ -211,6 +211,14 @@ def test_three_positives_are_marked(rng: np.random.Generator) -> None:
     assert entry.intra_positive.to_json()["method"].endswith("interval unreliable")
 
 
+def test_no_bound_of_unit_vectors_distances_lies_beyond_two() -> None:
+    embeddings = np.random.default_rng(0).normal(size=(30, 2))
+    labels = np.array([1.0] * 4 + [0.0] * 26)
+    (unit,), (raw,) = class_distances(embeddings, labels), class_distances(10 * embeddings, labels, space="raw")
+    assert unit.intra_positive.high == 2.0
+    assert raw.intra_positive.high > 2.0
+
+
 def test_contrasts_near_zero_in_a_plane_are_marked(rng: np.random.Generator) -> None:
     labels = np.repeat([0, 1], 60)
     (flat,) = class_distances(rng.normal(size=(120, 2)), labels, space="raw")
