@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -234,7 +235,8 @@ def _describe(k: int, images: Images, measured: _Measured, flat: bool) -> ClassD
         return replace(estimate, reliable=estimate.reliable and not degenerate)
 
     def possible(distance: Estimate) -> Estimate:
-        return replace(distance, high=float(np.minimum(distance.high, 2.0))) if measured.points.space == "l2" else distance
+        most = 2.0 if measured.points.space == "l2" else math.inf
+        return replace(distance, high=float(np.minimum(distance.high, most)))
 
     return ClassDistances(
         label=images.names[k],
