@@ -1,17 +1,20 @@
-"""From what a user names to a cohort: the embedded phantom, a manifest, a data card, a folder of images."""
+"""From what a user names to a cohort: the phantom, a manifest, a data card, a folder, a published data set."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from medvlm_probe.cohort.cohort import Cohort
 from medvlm_probe.cohort.data_cards import CARD_FILE, DataCard, read_card
 from medvlm_probe.cohort.folders import folder_cohort
 from medvlm_probe.cohort.images import FileImages
+from medvlm_probe.cohort.importers.published import ImportOptions, Published, no_rows
 from medvlm_probe.cohort.manifest import UNCERTAINTY_POLICIES, Manifest, UncertaintyPolicy, read_manifest
 from medvlm_probe.cohort.manifest_columns import snake_case
 from medvlm_probe.cohort.manifest_files import rows_text
@@ -20,6 +23,9 @@ from medvlm_probe.errors import DataCardError, InputError, ManifestError, unknow
 
 MANIFEST_SUFFIXES = (".csv", ".parquet")
 MANIFEST_FILES = ("manifest.csv", "manifest.parquet")
+
+
+BOXES_FILE = "boxes.csv"
 
 
 @dataclass(frozen=True)
@@ -31,30 +37,51 @@ class Request:
     argument: str
     uncertainty: UncertaintyPolicy
     image_root: Path | None
+    options: ImportOptions
 
 
-def _from_phantom(request: Request) -> Cohort:
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A cohort with what its source says besides.
+
+    Attributes:
+        boxes: columns `published.BOX_COLUMNS`; None where there are none.
+        skipped: what of the source was left out and why, columns `published.SKIPPED_COLUMNS`.
+        notes: what people should know, a sentence each.
+    """
+
+    cohort: Cohort
+    boxes: pd.DataFrame | None = None
+    skipped: pd.DataFrame = field(default_factory=no_rows)
+    notes: tuple[str, ...] = ()
+
+
+def _from_phantom(request: Request) -> Loaded:
     if request.image_root is not None:
         raise InputError("The phantom cohort draws its images; leave the image folder out.")
-    return phantom_cohort(phantom_options(request.argument), request.card, request.uncertainty)
+    _no_labels_file(request)
+    return Loaded(phantom_cohort(phantom_options(request.argument), request.card, request.uncertainty))
 
 
-def _from_folder(request: Request) -> Cohort:
+def _from_folder(request: Request) -> Loaded:
     given = Path(request.argument) if request.argument else request.folder / request.card.image_root
-    return folder_cohort(request.image_root or given, request.card, request.uncertainty)
+    _no_labels_file(request)
+    return Loaded(folder_cohort(request.image_root or given, request.card, request.uncertainty))
 
 
-def _from_manifest(request: Request) -> Cohort:
+def _from_manifest(request: Request) -> Loaded:
     card = request.card
+    _no_labels_file(request)
     if card.manifest is None:
         raise DataCardError(
             f"Data card '{card.name}' names no manifest. Add the field 'manifest', a path beside the card."
         )
-    manifest = read_manifest(request.folder / card.manifest, tuple(card.labels) or None)
+    path = request.folder / card.manifest
+    manifest = read_manifest(path, tuple(card.labels) or None)
     if card.task == "single_label":
         _check_single(manifest)
     root = request.image_root or _inside(request.folder, card.image_root)
-    return Cohort(
+    cohort = Cohort(
         name=card.name,
         table=manifest.table,
         labels=manifest.labels,
@@ -62,14 +89,57 @@ def _from_manifest(request: Request) -> Cohort:
         source=FileImages(root, tuple(manifest.table["image"])),
         card=card,
     )
+    return Loaded(cohort)
 
 
-IMPORTERS: dict[str, Callable[[Request], Cohort]] = {
+def _published(module: str) -> Callable[[Request], Loaded]:
+    """Return the reader of a published data set; its module is imported when it is first asked for."""
+
+    def read(request: Request) -> Loaded:
+        card = request.card
+        if request.image_root is not None:
+            raise InputError(f"'{card.name}' finds its images itself; leave the image folder out.")
+        folder = Path(request.argument) if request.argument else request.folder / card.image_root
+        if not folder.is_dir():
+            raise InputError(f"There is no folder '{folder}' for '{card.name}'. Check the path.")
+        reader = importlib.import_module(f"medvlm_probe.cohort.importers.{module}")
+        found: Published = reader.read(folder, request.options)
+        cohort = Cohort(
+            name=card.name,
+            table=found.table,
+            labels=found.labels,
+            uncertainty=request.uncertainty,
+            source=FileImages(found.image_root, tuple(found.table["image"])),
+            card=card,
+        )
+        return Loaded(cohort, found.boxes, found.skipped, found.notes)
+
+    return read
+
+
+PUBLISHED: dict[str, str] = {
+    "iu_xray": "iu_xray",
+    "nih_cxr14": "nih_cxr14",
+    "chexpert": "chexpert",
+    "mimic_cxr": "mimic_cxr",
+    "padchest": "padchest",
+    "vindr_cxr": "vindr_cxr",
+    "rsna_pneumonia": "rsna_pneumonia",
+    "dicom": "dicom_folder",
+}
+"""Published data sets: the name, and the module of `cohort.importers` whose `read` turns its folder into a manifest."""
+
+IMPORTERS: dict[str, Callable[[Request], Loaded]] = {
     "phantom": _from_phantom,
     "generic_folder": _from_folder,
     "manifest": _from_manifest,
+    **{name: _published(module) for name, module in PUBLISHED.items()},
 }
 """How a card's files are read, by the card's field `importer`."""
+
+_OF_A_FOLDER = ("generic_folder", *PUBLISHED)
+_NAMED_BY_FOLDER = ("generic_folder", "dicom")
+_NO_OPTIONS = ImportOptions()
 
 
 def load_cohort(
@@ -78,8 +148,12 @@ def load_cohort(
     uncertainty: UncertaintyPolicy | None = None,
     split: str | None = None,
     image_root: Path | None = None,
+    labels_file: Path | None = None,
 ) -> Cohort:
-    """Return a cohort; no image is opened.
+    """Return a cohort; no image is decoded.
+
+    A published data set is read as it lies (`iu_xray:FOLDER`). What is left out of it then is told by
+    `load_with_notes`, and by `medvlm-probe cohort import`, which writes a manifest.
 
     Args:
         spec: one of
@@ -87,15 +161,30 @@ def load_cohort(
             a manifest (`.csv`, `.parquet`), whose folder's `DATA_CARD.md` is honoured;
             a data card (`.md`);
             a folder: of a `DATA_CARD.md`, else of a `manifest.csv` or `manifest.parquet`, else of images;
-            `generic_folder:FOLDER`, which takes the images and passes over cards and manifests.
+            `generic_folder:FOLDER`, which takes the images and passes over cards and manifests;
+            `NAME:FOLDER` for a published data set, NAME being a key of `PUBLISHED`.
         uncertainty: what -1 becomes in `Cohort.targets`; None takes the card's policy, `ignore` without one.
         split: keep only this split.
         image_root: the folder that image paths start from; None takes the card's, else the manifest's own folder.
+        labels_file: a CSV of labels made elsewhere, for data sets that take one; None takes the publisher's labels.
 
     Raises:
         UnknownNameError: a cohort, split, option or importer that does not exist.
         ManifestError, DataCardError, InputError: what was named cannot be read.
     """
+    options = ImportOptions(labels_file=labels_file)
+    cohort = load_with_notes(spec, options, uncertainty=uncertainty, image_root=image_root).cohort
+    return cohort if split is None else cohort.select_split(split)
+
+
+def load_with_notes(
+    spec: str,
+    options: ImportOptions = _NO_OPTIONS,
+    *,
+    uncertainty: UncertaintyPolicy | None = None,
+    image_root: Path | None = None,
+) -> Loaded:
+    """Return a cohort as `load_cohort` does, with its boxes, what was left out of it, and notes; the same errors."""
     if uncertainty is not None and uncertainty not in UNCERTAINTY_POLICIES:
         raise unknown_name("uncertainty policy", uncertainty, UNCERTAINTY_POLICIES)
     if image_root is not None and not image_root.is_dir():
@@ -103,9 +192,9 @@ def load_cohort(
     card, folder, argument = _resolved(spec)
     if card.importer not in IMPORTERS:
         raise unknown_name("importer", card.importer, IMPORTERS)
-    request = Request(card, folder, argument, uncertainty or card.uncertainty, image_root)
-    cohort = IMPORTERS[card.importer](request)
-    return cohort if split is None else cohort.select_split(split)
+    return IMPORTERS[card.importer](
+        Request(card, folder, argument, uncertainty or card.uncertainty, image_root, options)
+    )
 
 
 def card_of(spec: str) -> DataCard:
@@ -145,10 +234,11 @@ def _resolved(spec: str) -> tuple[DataCard, Path, str]:
 
 def _shipped(path: Path, argument: str) -> tuple[DataCard, Path, str]:
     card = read_card(path)
-    if card.importer == "generic_folder":
+    if card.importer in _OF_A_FOLDER:
         if not argument:
             raise InputError(f"'{card.name}' needs a folder: {card.name}:FOLDER.")
-        card = card.model_copy(update={"name": _name_of(Path(argument))})
+        if card.importer in _NAMED_BY_FOLDER:
+            card = card.model_copy(update={"name": _name_of(Path(argument))})
     elif argument and card.importer != "phantom":
         raise InputError(f"Cohort '{card.name}' takes nothing after the colon; '{argument}' was given.")
     return card, path.parent, argument
@@ -171,6 +261,11 @@ def _folder_card(folder: Path, cards: dict[str, Path]) -> tuple[DataCard, Path, 
         if (folder / name).is_file():
             return _manifest_card(folder / name), folder, ""
     return _shipped(cards["generic_folder"], str(folder))
+
+
+def _no_labels_file(request: Request) -> None:
+    if request.options.labels_file is not None:
+        raise InputError(f"'{request.card.name}' takes no labels file: its labels are its own.")
 
 
 def _check_single(manifest: Manifest) -> None:

@@ -23,12 +23,17 @@ class ImportOptions:
 
     Attributes:
         labels_file: a CSV of labels made elsewhere (CheXbert's output, for example); None takes the publisher's.
+        unpack_to: the folder that archives are unpacked into; None refuses a folder that has archives alone.
+        pseudonym_key: the file of the secret key of pseudonyms; None takes the one in the user's data folder.
     """
 
     labels_file: Path | None = None
+    unpack_to: Path | None = None
+    pseudonym_key: Path | None = None
 
 
-def _no_rows() -> pd.DataFrame:
+def no_rows() -> pd.DataFrame:
+    """Return a table of skipped things without rows."""
     return pd.DataFrame(columns=list(SKIPPED_COLUMNS))
 
 
@@ -52,5 +57,5 @@ class Published:
     labels: tuple[str, ...]
     image_root: Path
     boxes: pd.DataFrame | None = None
-    skipped: pd.DataFrame = field(default_factory=_no_rows)
+    skipped: pd.DataFrame = field(default_factory=no_rows)
     notes: tuple[str, ...] = ()
