@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medvlm_probe.errors import ModelError, unknown_name
+from medvlm_probe.models.training_data import TrainingData
 
 if TYPE_CHECKING:
     from medvlm_probe.models.contract import VisionLanguageModel
@@ -41,7 +42,7 @@ class ModelSpec:
         name: what `--model` takes.
         summary: what it is, in one line.
         licence: of the weights.
-        trained_on: data sets that the model has seen; results on them say "seen in training".
+        trained_on: data sets that the model has seen; results on them say "seen in training". Empty: not declared.
         load: makes the model. Third parties write their own and register the spec as an entry point of the group
             `medvlm_probe.models`.
     """
@@ -49,7 +50,7 @@ class ModelSpec:
     name: str
     summary: str
     licence: str
-    trained_on: tuple[str, ...]
+    trained_on: tuple[TrainingData, ...]
     load: Callable[[LoadOptions], VisionLanguageModel]
 
 
@@ -71,14 +72,23 @@ ZOO: Mapping[str, ModelSpec] = {
         name="phantom-clip",
         summary="The embedded default: a small dual encoder trained on synthetic radiographs. Not medicine.",
         licence="Apache-2.0",
-        trained_on=("phantom",),
+        trained_on=(
+            TrainingData(
+                "phantom",
+                sites=("reference",),
+                splits=("balanced, seed 1000",),
+                note="40,000 phantoms, one of each patient; seed 2000 was watched during training.",
+            ),
+        ),
         load=_load_phantom_clip,
     ),
     "biomedclip": ModelSpec(
         name="biomedclip",
         summary="BiomedCLIP (Zhang et al. 2023): ViT-B/16 and PubMedBERT on 15 million figures of PubMed Central.",
         licence="MIT",
-        trained_on=("PMC-15M",),
+        trained_on=(
+            TrainingData("PMC-15M", note="Figures of PubMed Central; published figures may show a cohort's images."),
+        ),
         load=_load_biomedclip,
     ),
 }
