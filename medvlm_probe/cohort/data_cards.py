@@ -33,6 +33,8 @@ class DataCard(BaseModel):
         manifest: the manifest's path, relative to the card; None where the importer needs none.
         image_root: the folder that image paths start from, relative to the card and inside its folder.
         split: split names and what each is for.
+        same_as: published data sets that the images come from, besides one of the card's own name: `NAME`, or
+            `NAME/PART` where all of them come from that part of it. Told apart from a model's training data by it.
         licence, citation, access: how the data may be used, how it is cited, where it is got.
         known_traps: what misleads those who use it, a sentence each.
         body: the Markdown below the front matter.
@@ -49,6 +51,7 @@ class DataCard(BaseModel):
     manifest: Text | None = None
     image_root: Text = "."
     split: dict[str, Text] = {}
+    same_as: list[Text] = []
     licence: Text = "not stated"
     citation: Text = "not stated"
     access: Text = "not stated"

@@ -100,6 +100,6 @@ def _fields(entry: Any, path: Path) -> dict[str, Any]:
 def _list(folder: Path, name: str) -> Path:
     if Path(name).name != name or not (folder / name).is_file():
         raise ModelError(
-            f"{folder / DECLARATION_FILE} names the list of images '{name}'; expected a file beside it, by its name alone."
+            f"{folder / DECLARATION_FILE} names the list of images '{name}'; expected the name of a file beside it."
         )
     return folder / name

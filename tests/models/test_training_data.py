@@ -54,8 +54,8 @@ def test_every_zoo_entry_declares_data_sets() -> None:
         ({"dataset": "a", "splits": "train"}, "'splits' must be a list of texts"),
         ({"dataset": "a", "sites": [1]}, "'sites' must be a list of texts"),
         ({"dataset": "a", "note": ["b"]}, "'note' must be a text"),
-        ({"dataset": "a", "images": "nowhere.txt"}, "expected a file beside it"),
-        ({"dataset": "a", "images": "../outside.txt"}, "expected a file beside it"),
+        ({"dataset": "a", "images": "nowhere.txt"}, "expected the name of a file beside it"),
+        ({"dataset": "a", "images": "../outside.txt"}, "expected the name of a file beside it"),
     ],
 )
 def test_a_wrong_declaration_is_refused(tmp_path: Path, entry: object, words: str) -> None:
