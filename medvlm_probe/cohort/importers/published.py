@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,10 @@ LabelMap = dict[str, tuple[str, ...]]
 """A source's own class to the labels that it makes present. A label that no class maps to is unknown, never absent."""
 
 
+def _silent(text: str) -> None:
+    """Say nothing."""
+
+
 @dataclass(frozen=True)
 class ImportOptions:
     """What a user may add to a data set's folder.
@@ -24,11 +29,13 @@ class ImportOptions:
     Attributes:
         labels_file: a CSV of labels made elsewhere (CheXbert's output, for example); None takes the publisher's.
         unpack_to: the folder that archives are unpacked into; None refuses a folder that has archives alone.
+        say: is told of long steps, a line each.
         pseudonym_key: the file of the secret key of pseudonyms; None takes the one in the user's data folder.
     """
 
     labels_file: Path | None = None
     unpack_to: Path | None = None
+    say: Callable[[str], None] = _silent
     pseudonym_key: Path | None = None
 
 
