@@ -10,17 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-_VIEWS = {
-    "PA": "PA",
-    "AP": "AP",
-    "LL": "lateral",
-    "RL": "lateral",
-    "LAT": "lateral",
-    "LATERAL": "lateral",
-    "LLD": "lateral decubitus",
-    "RLD": "lateral decubitus",
-}
-"""View positions (DICOM PS3.3, C.8.1.1.1.2: PA, AP, LL left lateral, RL, LLD, RLD) as manifests write them."""
+_LATERAL = ("LL", "RL", "LAT", "LATERAL")
 
 
 def read_header(path: Path, names: Sequence[str]) -> Dataset:
@@ -38,6 +28,6 @@ def read_header(path: Path, names: Sequence[str]) -> Dataset:
 
 
 def view_of(value: object) -> str:
-    """Return a ViewPosition as manifests write it: PA, AP, lateral, lateral decubitus; else the source's word or ""."""
+    """Return a ViewPosition (DICOM PS3.3, C.8.1.1.1.2) as manifests write it: PA, AP, LATERAL, else its own word or ""."""
     text = str(value or "").strip().upper()
-    return _VIEWS.get(text, text)
+    return "LATERAL" if text in _LATERAL else text

@@ -210,7 +210,7 @@ def _views(folder: Path, rows: Sequence[tuple[Report, str]], files: _Files) -> t
     if (folder / KAGGLE_PROJECTIONS).is_file():
         table = _text_table(folder / KAGGLE_PROJECTIONS)
         named = zip(table["filename"], table["projection"], strict=True)
-        stated |= {image_key(name): view.strip().lower() for name, view in named}
+        stated |= {image_key(name): view.strip().upper() for name, view in named}
     headers = files
     if (folder / "NLMCXR_dcm").is_dir():
         headers = _files(folder, folder / "NLMCXR_dcm", (".dcm",))

@@ -96,9 +96,9 @@ def parse_report(data: bytes) -> Report:
 
 
 def view_of_caption(caption: str) -> str:
-    """Return PA, AP or lateral where the caption of a study's only image names that view and no other, else ""."""
+    """Return PA, AP or LATERAL where the caption of a study's only image names that view and no other, else ""."""
     words = "".join(letter if letter.isalnum() else " " for letter in caption.lower()).split()
-    named = {view for view, word in (("PA", "pa"), ("AP", "ap"), ("lateral", "lateral")) if word in words}
+    named = {view for view, word in (("PA", "pa"), ("AP", "ap"), ("LATERAL", "lateral")) if word in words}
     several = {"frontal", "lat", "views", "two", "2", "2v"} & set(words)
     return named.pop() if len(named) == 1 and not several else ""
 
@@ -107,7 +107,7 @@ def kaggle_reports(reports: pd.DataFrame, projections: pd.DataFrame) -> list[Rep
     """Return the reports of the Kaggle layout: `indiana_reports.csv` and `indiana_projections.csv` as text columns."""
     files: dict[str, list[tuple[str, str]]] = {}
     for uid, name, projection in projections[list(PROJECTION_COLUMNS)].itertuples(index=False):
-        files.setdefault(uid, []).append((name, projection.strip().lower()))
+        files.setdefault(uid, []).append((name, projection.strip().upper()))
     return [
         Report(
             uid=uid,
