@@ -99,28 +99,38 @@ def image_paths(column: Any, problems: Problems) -> pd.Series:
     """Return image paths with `./` and doubled slashes removed, noting those that no manifest may hold, and repeats."""
     import pyarrow.compute as pc
 
+    for what, bad, advice in image_path_faults(column):
+        problems.add(what, bad, advice)
+    paths: pd.Series = pc.replace_substring_regex(column, r"(^|/)(\./|/)+", r"\1").to_pandas()
+    repeats = paths.duplicated().to_numpy() & _filled(column)
+    problems.add("Column 'image' repeats an earlier row's image", repeats, "Keep one row an image.")
+    return paths
+
+
+def image_path_faults(column: Any) -> list[tuple[str, BoolMask, str]]:
+    """Return what no image path of a manifest may be: (what is wrong, the rows (n,) where it is, what to do)."""
+    import pyarrow.compute as pc
+
     filled = pc.fill_null(column, "")
 
     def matching(pattern: str) -> BoolMask:
-        mask: BoolMask = pc.match_substring_regex(filled, pattern).to_numpy()
+        mask: BoolMask = pc.match_substring_regex(filled, pattern).to_numpy(zero_copy_only=False)
         return mask
 
     inside = "Image paths are relative to the manifest's folder and stay inside it."
-    empty = matching(r"^\s*$")
-    problems.add("Column 'image' is empty", empty, "Give each row its image, or remove the row.")
-    problems.add("Column 'image' holds control characters or NUL", matching(_CONTROL), "Correct these paths.")
     drive = matching(_DRIVE + r"|\\")
-    problems.add(
-        "Column 'image' holds backslashes or drive letters", drive, "Write relative paths with forward slashes."
-    )
-    url = matching(_URL) & ~drive
-    problems.add("Column 'image' holds web addresses", url, "Download the images; nothing is fetched from a manifest.")
-    problems.add("Column 'image' holds absolute paths", matching(r"^[/~]"), inside)
-    problems.add("Column 'image' holds '..'", matching(r"(^|/)\.\.(/|$)"), inside)
-    paths: pd.Series = pc.replace_substring_regex(column, r"(^|/)(\./|/)+", r"\1").to_pandas()
-    repeats = paths.duplicated().to_numpy() & ~empty
-    problems.add("Column 'image' repeats an earlier row's image", repeats, "Keep one row an image.")
-    return paths
+    return [
+        ("Column 'image' is empty", matching(r"^\s*$"), "Give each row its image, or remove the row."),
+        ("Column 'image' holds control characters or NUL", matching(_CONTROL), "Correct these paths."),
+        ("Column 'image' holds backslashes or drive letters", drive, "Write relative paths with forward slashes."),
+        (
+            "Column 'image' holds web addresses",
+            matching(_URL) & ~drive,
+            "Download the images; nothing is fetched from a manifest.",
+        ),
+        ("Column 'image' holds absolute paths", matching(r"^[/~]"), inside),
+        ("Column 'image' holds '..'", matching(r"(^|/)\.\.(/|$)"), inside),
+    ]
 
 
 def _filled(column: Any) -> BoolMask:
