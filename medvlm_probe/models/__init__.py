@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from medvlm_probe.models.contract import PromptTokens, SaliencyLayer, VisionLanguageModel
-from medvlm_probe.models.zoo import ZOO, LoadOptions, ModelSpec, known_models, load_model
+from medvlm_probe.models.spec import Caveat, LoadOptions, ModelSpec
+from medvlm_probe.models.zoo import ZOO, known_models, load_model
 
 __all__ = [
     "ZOO",
+    "Caveat",
     "LoadOptions",
     "ModelSpec",
     "PromptTokens",

@@ -2,70 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medvlm_probe.errors import ModelError, unknown_name
+from medvlm_probe.models.spec import Caveat, LoadOptions, ModelSpec
 from medvlm_probe.models.training_data import TrainingData
 
 if TYPE_CHECKING:
     from medvlm_probe.models.contract import VisionLanguageModel
+    from medvlm_probe.models.sources import Located
 
 ENTRY_POINTS = "medvlm_probe.models"
 PHANTOM_CLIP_FOLDER = Path(__file__).parent / "phantom_clip"
+
 BIOMEDCLIP_REPOSITORY = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """How a model is loaded.
-
-    Attributes:
-        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        cache_dir: a Hugging Face hub cache; None for the usual one.
-        offline: never use the network. Off, it is used only for files that are not on this machine yet.
-    """
-
-    device: str = "cpu"
-    cache_dir: Path | None = None
-    offline: bool = False
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """A named model.
-
-    Attributes:
-        name: what `--model` takes.
-        summary: what it is, in one line.
-        licence: of the weights.
-        trained_on: data sets that the model has seen; results on them say "seen in training". Empty: not declared.
-        load: makes the model. Third parties write their own and register the spec as an entry point of the group
-            `medvlm_probe.models`.
-    """
-
-    name: str
-    summary: str
-    licence: str
-    trained_on: tuple[TrainingData, ...]
-    load: Callable[[LoadOptions], VisionLanguageModel]
-
-
-def _load_phantom_clip(options: LoadOptions) -> VisionLanguageModel:
-    if not (PHANTOM_CLIP_FOLDER / "open_clip_config.json").is_file():
-        raise ModelError(
-            "phantom-clip's weights are missing from this installation. Reinstall medvlm-probe, "
-            "or make them: python analyses/train_phantom_clip.py."
-        )
-    return _load_folder(PHANTOM_CLIP_FOLDER, "phantom-clip", options)
-
-
-def _load_biomedclip(options: LoadOptions) -> VisionLanguageModel:
-    return _load_hub(BIOMEDCLIP_REPOSITORY, "biomedclip", options)
-
+BIOMEDBERT_REPOSITORY = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
+_OPEN_CLIP_FILES = (
+    ("open_clip_config.json",),
+    ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"),
+)
+_CLIP_CARD = Caveat(
+    "Its authors put every deployed use out of scope: research only, in English.", "CLIP's model card (OpenAI 2021)"
+)
+_NOT_RADIOLOGY = "Trained on microscopy of tissue: a comparison on radiographs, not a radiology model."
 
 ZOO: Mapping[str, ModelSpec] = {
     "phantom-clip": ModelSpec(
@@ -80,7 +42,13 @@ ZOO: Mapping[str, ModelSpec] = {
                 note="40,000 phantoms, one of each patient; seed 2000 was watched during training.",
             ),
         ),
-        load=_load_phantom_clip,
+        source=f"shipped:{PHANTOM_CLIP_FOLDER}",
+        family="open_clip",
+        home="this package",
+        parameters=5,
+        download_mb=0,
+        caveats=(Caveat("Its numbers on real radiographs mean nothing.", "this package"),),
+        citation="this package",
     ),
     "biomedclip": ModelSpec(
         name="biomedclip",
@@ -89,13 +57,114 @@ ZOO: Mapping[str, ModelSpec] = {
         trained_on=(
             TrainingData("PMC-15M", note="Figures of PubMed Central; published figures may show a cohort's images."),
         ),
-        load=_load_biomedclip,
+        source=f"hf:{BIOMEDCLIP_REPOSITORY}",
+        family="open_clip",
+        needs={
+            BIOMEDCLIP_REPOSITORY: _OPEN_CLIP_FILES,
+            BIOMEDBERT_REPOSITORY: (("config.json",), ("tokenizer.json", "vocab.txt")),
+        },
+        home=f"https://huggingface.co/{BIOMEDCLIP_REPOSITORY}",
+        parameters=196,
+        download_mb=784,
+        caveats=(
+            Caveat(
+                "Its authors intend it solely for research and for reproducing their paper; any deployed use is out "
+                "of scope.",
+                "BiomedCLIP's model card",
+            ),
+            Caveat("Its repository holds no text tower configuration: that comes from BiomedBERT's.", "its files"),
+        ),
+        citation="Zhang et al. 2023, arXiv:2303.00915",
+    ),
+    "plip": ModelSpec(
+        name="plip",
+        summary="PLIP (Huang et al. 2023): CLIP ViT-B/32 tuned on 208,414 pathology pairs. Not radiology.",
+        licence="not stated",
+        trained_on=(
+            TrainingData("OpenPath", note="Pathology images and words of medical Twitter and other public sources."),
+            TrainingData("WebImageText", note="Of CLIP's weights, which it began with."),
+        ),
+        source="hf:vinid/plip",
+        family="hugging_face_clip",
+        needs={
+            "vinid/plip": (
+                ("config.json",),
+                ("preprocessor_config.json",),
+                ("tokenizer.json", "vocab.json"),
+                ("model.safetensors", "pytorch_model.bin"),
+            )
+        },
+        home="https://huggingface.co/vinid/plip",
+        parameters=151,
+        download_mb=605,
+        caveats=(
+            Caveat(_NOT_RADIOLOGY, "Huang et al. 2023"),
+            Caveat("No licence is stated; its card repeats CLIP's: deployed use is out of scope.", "PLIP's model card"),
+        ),
+        citation="Huang et al. 2023, Nature Medicine, doi:10.1038/s41591-023-02504-3",
+    ),
+    "quiltnet": ModelSpec(
+        name="quiltnet",
+        summary="QuiltNet-B-32 (Ikezogwo et al. 2023): CLIP ViT-B/32 on a million histopathology pairs. Not radiology.",
+        licence="MIT",
+        trained_on=(
+            TrainingData("Quilt-1M", note="Frames and words of histopathology videos, Twitter, papers and the web."),
+            TrainingData("WebImageText", note="Of CLIP's weights, which it began with."),
+        ),
+        source="hf:wisdomik/QuiltNet-B-32",
+        family="open_clip",
+        needs={"wisdomik/QuiltNet-B-32": _OPEN_CLIP_FILES},
+        home="https://huggingface.co/wisdomik/QuiltNet-B-32",
+        parameters=151,
+        download_mb=605,
+        caveats=(Caveat(_NOT_RADIOLOGY, "Ikezogwo et al. 2023"), _CLIP_CARD),
+        citation="Ikezogwo et al. 2023, NeurIPS Datasets and Benchmarks, arXiv:2306.11207",
+    ),
+    "medclip": ModelSpec(
+        name="medclip",
+        summary="MedCLIP-ViT (Wang et al. 2022): Swin-T and Bio_ClinicalBERT on chest radiographs and reports.",
+        licence="BSD (as its package declares; no licence file)",
+        trained_on=(
+            TrainingData("mimic_cxr", note="Images and reports, paired by their findings."),
+            TrainingData("chexpert", note="Images with their labels, paired by findings."),
+        ),
+        source="medclip:https://storage.googleapis.com/pytrial/medclip-vit-pretrained.zip",
+        family="medclip",
+        home="https://github.com/RyanWangZf/MedCLIP",
+        parameters=137,
+        caveats=(
+            Caveat(
+                "Takes its own preprocessing: padded to a square, grey mean 0.5863 and deviation 0.2795; published "
+                "evaluations that feed it CLIP's crops give other numbers.",
+                "MedCLIP's code",
+            ),
+            Caveat("A text's embedding averages over padding, which MedCLIP's adapter keeps.", "MedCLIP's code"),
+            Caveat("The weights lie outside the hub, in a zip without a published checksum.", "MedCLIP's code"),
+        ),
+        citation="Wang et al. 2022, EMNLP, arXiv:2210.10163",
+    ),
+    # Through open_clip: its copy of OpenAI's weights is in safetensors, where openai/clip-vit-base-patch32 has a
+    # pickle, and its table states the activation that these weights need.
+    "clip-vit-b32": ModelSpec(
+        name="clip-vit-b32",
+        summary="CLIP ViT-B/32 (Radford et al. 2021): OpenAI's own, on 400 million pairs of the web. Not medicine.",
+        licence="MIT",
+        trained_on=(TrainingData("WebImageText", note="400 million image-text pairs of the web, not published."),),
+        source="open_clip:ViT-B-32/openai",
+        family="open_clip",
+        needs={"timm/vit_base_patch32_clip_224.openai": _OPEN_CLIP_FILES[1:]},
+        home="https://github.com/openai/CLIP",
+        parameters=151,
+        download_mb=605,
+        caveats=(Caveat("A general baseline: no medical training is known.", "Radford et al. 2021"), _CLIP_CARD),
+        citation="Radford et al. 2021, ICML, arXiv:2103.00020",
     ),
 }
 
 SCHEMES: Mapping[str, str] = {
     "open_clip:": "open_clip:NAME/PRETRAINED, an open_clip architecture with a tag or a weights file",
-    "local:": "local:FOLDER, a folder with open_clip_config.json and weights; nothing is fetched",
+    "hf:": "hf:OWNER/NAME, a CLIP or open_clip repository on the Hugging Face hub; or hf:FOLDER",
+    "local:": "local:FOLDER, a vendored, open_clip, CLIP or MedCLIP folder; nothing is fetched",
 }
 
 
@@ -116,13 +185,28 @@ def known_models() -> dict[str, ModelSpec]:
     return found
 
 
+def find_spec(name: str) -> ModelSpec | None:
+    """Return what the zoo or an entry point says of a model; None for `open_clip:`, `hf:` and `local:`.
+
+    Raises:
+        UnknownNameError: there is no such model.
+    """
+    if name.startswith(tuple(SCHEMES)):
+        return None
+    known = ZOO if name in ZOO else known_models()
+    if name not in known:
+        raise unknown_name("model", name, [*known, *SCHEMES])
+    return known[name]
+
+
 def load_model(
     name: str = "phantom-clip", *, device: str = "cpu", cache_dir: Path | None = None, offline: bool = False
 ) -> VisionLanguageModel:
     """Return the model called `name`, frozen, in evaluation mode, as float32 on a device.
 
     Args:
-        name: a name of the zoo, `open_clip:NAME/PRETRAINED` or `local:FOLDER`.
+        name: a name of the zoo, `open_clip:NAME/PRETRAINED`, `hf:OWNER/NAME`, `hf:FOLDER` or `local:FOLDER`. A
+            vendored folder is hashed against its lock first (about a second per gigabyte).
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         cache_dir: a Hugging Face hub cache; None for the usual one.
         offline: never use the network. Off, it is used only for files that are not on this machine yet; `local:` and
@@ -134,42 +218,28 @@ def load_model(
         DeviceError: this machine lacks the device.
     """
     options = LoadOptions(device=device, cache_dir=cache_dir, offline=offline)
-    if name.startswith("local:"):
-        return _load_folder(Path(name.removeprefix("local:")), None, options)
-    if name.startswith("open_clip:"):
-        return _load_pretrained(name.removeprefix("open_clip:"), options)
-    known = ZOO if name in ZOO else known_models()
-    if name not in known:
-        raise unknown_name("model", name, [*known, *SCHEMES])
-    return known[name].load(options)
-
-
-def _load_folder(folder: Path, name: str | None, options: LoadOptions) -> VisionLanguageModel:
-    from medvlm_probe.models.bundle import read_bundle
+    spec = find_spec(name)
+    if spec is not None and spec.load is not None:
+        return spec.load(options)
     from medvlm_probe.models.devices import resolve_device
+    from medvlm_probe.models.sources import build
 
-    device = resolve_device(options.device)
-    bundle = read_bundle(folder, name)
-    from medvlm_probe.models.open_clip_adapter import load_bundle
-
-    return load_bundle(bundle, device)
+    resolved = resolve_device(device)
+    return build(locate_model(name, options), resolved)
 
 
-def _load_hub(repo_id: str, name: str, options: LoadOptions) -> VisionLanguageModel:
-    from medvlm_probe.models.devices import resolve_device
-    from medvlm_probe.models.hub import hub_bundle
+def locate_model(name: str, options: LoadOptions) -> Located:
+    """Return a model's files, all on this machine, fetched where they were not.
 
-    device = resolve_device(options.device)
-    bundle = hub_bundle(repo_id, name, cache_dir=options.cache_dir, offline=options.offline)
-    from medvlm_probe.models.open_clip_adapter import load_bundle
+    Raises:
+        UnknownNameError: there is no such model.
+        ModelError: the files are not to be had, are not as their lock says, or another package loads the model.
+    """
+    from medvlm_probe.models.sources import locate
 
-    return load_bundle(bundle, device)
-
-
-def _load_pretrained(spec: str, options: LoadOptions) -> VisionLanguageModel:
-    from medvlm_probe.models.devices import resolve_device
-    from medvlm_probe.models.hub import pretrained_bundle
-    from medvlm_probe.models.open_clip_adapter import load_bundle
-
-    device = resolve_device(options.device)
-    return load_bundle(pretrained_bundle(spec, cache_dir=options.cache_dir, offline=options.offline), device)
+    spec = find_spec(name)
+    if spec is None:
+        return locate(name, options)
+    if spec.load is not None:
+        raise ModelError(f"'{name}' is loaded by the package that brings it; its files are not ours to look at.")
+    return locate(spec.source, options, name=spec.name, family=spec.family)

@@ -157,7 +157,7 @@ sys.stdin.readline()
 again = load_model("biomedclip")
 assert again.fingerprint == first.fingerprint
 assert again.encode_texts(["normal chest x ray"]).shape == (1, 16)
-for repository, message in [("microsoft/nothing", "could not be fetched"), ("no/such", "could not be fetched")]:
+for repository, message in [("microsoft/nothing", "has no repository"), ("no/such", "has no repository")]:
     try:
         hub.hub_bundle(repository, "x")
     except ModelError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,8 +55,13 @@ def test_unknown_architectures_and_weights_say_what_was_meant() -> None:
         load_model("open_clip:ViT-B-32")
 
 
+def without_weights(monkeypatch: pytest.MonkeyPatch, empty: Path) -> None:
+    phantom_clip = replace(ZOO["phantom-clip"], source=f"shipped:{empty}")
+    monkeypatch.setattr(zoo, "ZOO", {**ZOO, "phantom-clip": phantom_clip})
+
+
 def test_missing_phantom_clip_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(zoo, "PHANTOM_CLIP_FOLDER", tmp_path)
+    without_weights(monkeypatch, tmp_path)
     with pytest.raises(ModelError, match=r"phantom-clip's weights are missing.*Reinstall"):
         load_model()
 
@@ -111,6 +116,6 @@ def test_entry_points_of_the_wrong_kind_are_refused(monkeypatch: pytest.MonkeyPa
 
 def test_a_built_in_model_does_not_need_sound_entry_points(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with_entries(monkeypatch, entry("broken", None))
-    monkeypatch.setattr(zoo, "PHANTOM_CLIP_FOLDER", tmp_path)
+    without_weights(monkeypatch, tmp_path)
     with pytest.raises(ModelError, match="phantom-clip's weights are missing"):
         load_model("phantom-clip")
