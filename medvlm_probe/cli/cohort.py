@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medvlm_probe.cli.cohort_import import import_cohort
 from medvlm_probe.cli.options import (
     JsonOption,
     NoColorOption,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 MOST_ROWS = 20
 
 app = typer.Typer(no_args_is_help=True, help="Cohorts: list the data cards, show one, check a cohort, export phantoms.")
+app.command("import")(import_cohort)
 
 CohortArgument = Annotated[
     str, typer.Argument(help="phantom, a manifest (.csv, .parquet), a data card (.md) or a folder of images.")

@@ -45,13 +45,15 @@ class Loaded:
     """A cohort with what its source says besides.
 
     Attributes:
-        boxes: columns `published.BOX_COLUMNS`; None where there are none.
+        boxes: columns `published.BOX_COLUMNS`; None where there are none, or where they lie in a file.
+        boxes_file: a manifest's `boxes.csv`, not read yet.
         skipped: what of the source was left out and why, columns `published.SKIPPED_COLUMNS`.
         notes: what people should know, a sentence each.
     """
 
     cohort: Cohort
     boxes: pd.DataFrame | None = None
+    boxes_file: Path | None = None
     skipped: pd.DataFrame = field(default_factory=no_rows)
     notes: tuple[str, ...] = ()
 
@@ -89,7 +91,8 @@ def _from_manifest(request: Request) -> Loaded:
         source=FileImages(root, tuple(manifest.table["image"])),
         card=card,
     )
-    return Loaded(cohort)
+    beside = path.parent / BOXES_FILE
+    return Loaded(cohort, boxes_file=beside if beside.is_file() else None)
 
 
 def _published(module: str) -> Callable[[Request], Loaded]:
@@ -112,7 +115,7 @@ def _published(module: str) -> Callable[[Request], Loaded]:
             source=FileImages(found.image_root, tuple(found.table["image"])),
             card=card,
         )
-        return Loaded(cohort, found.boxes, found.skipped, found.notes)
+        return Loaded(cohort, found.boxes, skipped=found.skipped, notes=found.notes)
 
     return read
 
