@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medvlm_probe.cli.cohort_import import import_cohort
+from medvlm_probe.cli.cohort_split import split_cohort
 from medvlm_probe.cli.options import (
     JsonOption,
     NoColorOption,
@@ -15,6 +16,7 @@ from medvlm_probe.cli.options import (
     PhantomFormat,
     QuietOption,
     SplitOption,
+    SplitsOption,
     UncertaintyOption,
     VerboseOption,
     WorkersOption,
@@ -30,6 +32,7 @@ MOST_ROWS = 20
 
 app = typer.Typer(no_args_is_help=True, help="Cohorts: list the data cards, show one, check a cohort, export phantoms.")
 app.command("import")(import_cohort)
+app.command("split")(split_cohort)
 
 CohortArgument = Annotated[
     str, typer.Argument(help="phantom, a manifest (.csv, .parquet), a data card (.md) or a folder of images.")
@@ -96,6 +99,7 @@ def show(
 def check(
     cohort: CohortArgument = "phantom",
     split: SplitOption = None,
+    splits: SplitsOption = None,
     uncertainty: UncertaintyOption = None,
     table_only: Annotated[
         bool, typer.Option("--table-only", help="Look at the manifest without opening images.")
@@ -115,7 +119,7 @@ def check(
     from medvlm_probe.embeddings.threads import available_cores
 
     output = make_output(as_json=as_json, quiet=quiet, no_color=no_color)
-    loaded = load_cohort(cohort, uncertainty=uncertainty, split=split)
+    loaded = load_cohort(cohort, uncertainty=uncertainty, split=split, splits=splits)
     n_workers = workers or available_cores()
     reading = "the table only" if table_only else f"every image, on {n_workers} threads"
     output.say(f"Checking cohort '{loaded.name}': {len(loaded):,} images, reading {reading}.")

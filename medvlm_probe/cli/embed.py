@@ -16,6 +16,7 @@ from medvlm_probe.cli.options import (
     PrecisionOption,
     QuietOption,
     SplitOption,
+    SplitsOption,
     VerboseOption,
     WorkersOption,
 )
@@ -27,6 +28,7 @@ def embed(
     cohort: CohortOption = "phantom",
     model: ModelOption = "phantom-clip",
     split: SplitOption = None,
+    splits: SplitsOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     batch_size: BatchSizeOption = "auto",
@@ -48,7 +50,7 @@ def embed(
 
     output = make_output(as_json=as_json, quiet=quiet, no_color=no_color)
     compute = Compute.parse(device, precision, batch_size, workers, max_failures)
-    loaded = load_cohort(cohort, split=split)
+    loaded = load_cohort(cohort, split=split, splits=splits)
     done = embed_cohort(output, loaded, model, compute)
     run = open_run("embed", resolved_config(context), out)
     paths = write_quarantine(run, done.embedded)

@@ -24,6 +24,7 @@ from medvlm_probe.cli.options import (
     SeedOption,
     Space,
     SplitOption,
+    SplitsOption,
     UncertaintyOption,
     VerboseOption,
     WorkersOption,
@@ -46,6 +47,7 @@ def embed_dist(
     cohort: CohortOption = "phantom",
     model: ModelOption = "phantom-clip",
     split: SplitOption = None,
+    splits: SplitsOption = None,
     by: Annotated[
         Literal["site"] | None,
         typer.Option("--by", help="Draw each site, and compare the others with --reference.", rich_help_panel=DATA),
@@ -95,7 +97,7 @@ def embed_dist(
 
     output = make_output(as_json=as_json, quiet=quiet, no_color=no_color)
     compute = Compute.parse(device, precision, batch_size, workers, max_failures)
-    loaded = load_cohort(cohort, uncertainty=uncertainty, split=split)
+    loaded = load_cohort(cohort, uncertainty=uncertainty, split=split, splits=splits)
     chosen = resolve_labels(loaded, label)
     if not chosen:
         raise InputError(f"Cohort '{loaded.name}' has no labels to compare. Add a column of 1 and 0 for each label.")

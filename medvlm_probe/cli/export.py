@@ -20,6 +20,7 @@ from medvlm_probe.cli.options import (
     PrecisionOption,
     QuietOption,
     SplitOption,
+    SplitsOption,
     VerboseOption,
     WorkersOption,
 )
@@ -30,6 +31,7 @@ def export(
     cohort: CohortOption = "phantom",
     model: ModelOption = "phantom-clip",
     split: SplitOption = None,
+    splits: SplitsOption = None,
     file_format: Annotated[
         ExportFormat,
         typer.Option(
@@ -56,7 +58,7 @@ def export(
 
     output = make_output(as_json=as_json, quiet=quiet, no_color=no_color)
     compute = Compute.parse(device, precision, batch_size, workers, max_failures)
-    done = embed_cohort(output, load_cohort(cohort, split=split), model, compute)
+    done = embed_cohort(output, load_cohort(cohort, split=split, splits=splits), model, compute)
     from medvlm_probe.embeddings.export import export_embeddings
 
     path = out or Path(f"embeddings.{file_format}")

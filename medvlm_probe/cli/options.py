@@ -37,6 +37,14 @@ SplitOption = Annotated[
         "--split", help="Use only this split, for example the one the model has not seen.", rich_help_panel=DATA
     ),
 ]
+SplitsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--splits",
+        help="A split file (from cohort split) in place of the manifest's own splits.",
+        rich_help_panel=DATA,
+    ),
+]
 LabelOption = Annotated[
     list[str] | None,
     typer.Option("--label", help="A label, for example cardiomegaly; repeatable. Default: all.", rich_help_panel=DATA),

@@ -166,10 +166,19 @@ def write_quarantine(run: RunFolder, embedded: Embedded) -> list[Path]:
 
 
 def resolved_config(context: typer.Context) -> dict[str, Any]:
-    """Return what decides a command's results: its options less those that only say where and how to print them."""
+    """Return what decides a command's results: its options less those that only say where and how to print them.
+
+    A file that is given stands there by the sha256 of its bytes.
+    """
+    from pathlib import Path
+
+    from medvlm_probe.runs import sha256_file
+
     presentation = {"out", "as_json", "quiet", "verbose", "no_color", "workers"}
-    return {
-        name: list(value) if isinstance(value, tuple | list) else value
-        for name, value in sorted(context.params.items())
-        if name not in presentation
-    }
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Path):
+            return sha256_file(value)
+        return list(value) if isinstance(value, tuple | list) else value
+
+    return {name: plain(value) for name, value in sorted(context.params.items()) if name not in presentation}

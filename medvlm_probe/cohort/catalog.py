@@ -19,6 +19,8 @@ from medvlm_probe.cohort.manifest import UNCERTAINTY_POLICIES, Manifest, Uncerta
 from medvlm_probe.cohort.manifest_columns import snake_case
 from medvlm_probe.cohort.manifest_files import rows_text
 from medvlm_probe.cohort.phantom_source import phantom_cohort, phantom_options
+from medvlm_probe.cohort.split_files import read_splits
+from medvlm_probe.cohort.splits import with_splits
 from medvlm_probe.errors import DataCardError, InputError, ManifestError, unknown_name
 
 MANIFEST_SUFFIXES = (".csv", ".parquet")
@@ -152,6 +154,7 @@ def load_cohort(
     split: str | None = None,
     image_root: Path | None = None,
     labels_file: Path | None = None,
+    splits: Path | None = None,
 ) -> Cohort:
     """Return a cohort; no image is decoded.
 
@@ -170,6 +173,7 @@ def load_cohort(
         split: keep only this split.
         image_root: the folder that image paths start from; None takes the card's, else the manifest's own folder.
         labels_file: a CSV of labels made elsewhere, for data sets that take one; None takes the publisher's labels.
+        splits: a split file that takes the place of the manifest's splits (see `split_files`); every image is hashed.
 
     Raises:
         UnknownNameError: a cohort, split, option or importer that does not exist.
@@ -177,6 +181,8 @@ def load_cohort(
     """
     options = ImportOptions(labels_file=labels_file)
     cohort = load_with_notes(spec, options, uncertainty=uncertainty, image_root=image_root).cohort
+    if splits is not None:
+        cohort = with_splits(cohort, read_splits(splits))
     return cohort if split is None else cohort.select_split(split)
 
 

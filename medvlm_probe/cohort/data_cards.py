@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from medvlm_probe.cohort.labels import display_name
 from medvlm_probe.cohort.manifest import MANIFEST_COLUMNS, UncertaintyPolicy
+from medvlm_probe.cohort.recipes import RECIPES
 from medvlm_probe.errors import DataCardError, unknown_name
 
 CARD_FILE = "DATA_CARD.md"
@@ -32,9 +33,10 @@ class DataCard(BaseModel):
         importer: how the files are read, a key of `catalog.IMPORTERS`.
         manifest: the manifest's path, relative to the card; None where the importer needs none.
         image_root: the folder that image paths start from, relative to the card and inside its folder.
+        recipe: how image files become pixels, a key of `recipes.RECIPES`; None takes what their names ask for.
         split: split names and what each is for.
-        same_as: published data sets that the images come from, besides one of the card's own name: `NAME`, or
-            `NAME/PART` where all of them come from that part of it. Told apart from a model's training data by it.
+        same_as: published data sets that the images come from, where the card's own name does not say so: `NAME`, or
+            `NAME/PART` where all come from that part of it. A model's declared training data is held against them.
         licence, citation, access: how the data may be used, how it is cited, where it is got.
         known_traps: what misleads those who use it, a sentence each.
         body: the Markdown below the front matter.
@@ -50,6 +52,7 @@ class DataCard(BaseModel):
     importer: Text = "manifest"
     manifest: Text | None = None
     image_root: Text = "."
+    recipe: str | None = None
     split: dict[str, Text] = {}
     same_as: list[Text] = []
     licence: Text = "not stated"
@@ -77,6 +80,13 @@ class DataCard(BaseModel):
         if path.startswith(("/", "~")) or "\\" in path or re.match(r"[A-Za-z]:", path) or ".." in parts:
             raise ValueError("the path must be relative to the card and stay inside its folder")
         return path
+
+    @field_validator("recipe")
+    @classmethod
+    def _known_recipe(cls, recipe: str | None) -> str | None:
+        if recipe is not None and recipe not in RECIPES:
+            raise ValueError(str(unknown_name("recipe", recipe, RECIPES)).removesuffix("."))
+        return recipe
 
     def words(self, label: str) -> str:
         """Return a label as people read it: the card's own words, else the label's."""
