@@ -1,4 +1,4 @@
-"""What the first bytes of an image file say: its true format, size and depth, and whether the file is whole."""
+"""What the first bytes of a PNG or JPEG say: its true format, size and depth, and whether the file is whole."""
 
 from __future__ import annotations
 
@@ -19,21 +19,28 @@ _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD8)})
 
 _OTHER_FORMATS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"GIF8", "GIF"),
-    (0, b"II*\x00", "TIFF"),
-    (0, b"MM\x00*", "TIFF"),
+    (0, b"II+\x00", "BigTIFF"),
+    (0, b"MM\x00+", "BigTIFF"),
     (0, b"BM", "BMP"),
     (8, b"WEBP", "WebP"),
     (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
     (4, b"ftyp", "HEIF or AVIF"),
-    (128, b"DICM", "DICOM"),
 )
+_DICOM_STARTS = (
+    b"\x02\x00\x00\x00",
+    b"\x08\x00\x05\x00",
+    b"\x08\x00\x08\x00",
+    b"\x08\x00\x16\x00",
+    b"\x00\x08\x00\x05",
+)
+"""How data sets begin: file meta information, character set, image type or SOP class, in either byte order."""
 
 
 @dataclass(frozen=True)
 class ImageHeader:
     """A file's own statement about its pixels; `bits` per channel, `channels` as stored (a palette counts as one)."""
 
-    format: Literal["PNG", "JPEG"]
+    format: Literal["PNG", "JPEG", "TIFF", "DICOM"]
     width: int
     height: int
     bits: int
@@ -54,10 +61,26 @@ def read_header(data: bytes) -> ImageHeader:
         return _jpeg_scan(data)[0]
     for offset, magic, name in _OTHER_FORMATS:
         if data[offset : offset + len(magic)] == magic:
-            raise ImageError("unsupported_format", f"The file is {name}; PNG and JPEG are read.")
+            raise ImageError("unsupported_format", f"The file is {name}; PNG, JPEG, TIFF and DICOM are read.")
+    if is_dicom(data):
+        raise ImageError(
+            "unsupported_format",
+            "The file is DICOM, which the recipe png/v1 does not read. Write 'recipe: dicom/v1' into the data card.",
+        )
+    if data.startswith(_DICOM_STARTS):
+        raise ImageError(
+            "no_preamble",
+            "The file looks like a DICOM data set without a DICOM file's preamble and header; nothing says how it is "
+            "encoded. Export it again as a DICOM file (part 10).",
+        )
     if data.startswith(b"version https://git-lfs"):
         raise ImageError("not_an_image", "The file is a Git LFS pointer, not the image; run git lfs pull.")
-    raise ImageError("not_an_image", "The file does not begin as a PNG or JPEG does.")
+    raise ImageError("not_an_image", "The file does not begin as a PNG, JPEG, TIFF or DICOM file does.")
+
+
+def is_dicom(data: bytes) -> bool:
+    """Return whether the bytes begin as a DICOM file does: a preamble of 128 bytes, then "DICM"."""
+    return data[128:132] == b"DICM"
 
 
 def check_whole(data: bytes, header: ImageHeader) -> None:

@@ -11,13 +11,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from medvlm_probe.cohort import png_recipe
+from medvlm_probe.cohort import png_recipe, recipes
+from medvlm_probe.cohort.recipes import recipe_for
 from medvlm_probe.errors import ImageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from medvlm_probe.cohort.image_headers import ImageHeader
+
+__all__ = ["MAX_FILE_BYTES", "REASONS", "FileImages", "ImageSource", "recipe_for"]
 
 REASONS: dict[str, str] = {
     "missing_file": "no such file",
@@ -34,6 +37,11 @@ REASONS: dict[str, str] = {
     "corrupt": "the file's bytes contradict its own header or checksums",
     "decode_failed": "the decoder refused the file",
     "dark_16_bit": "16-bit values that were never scaled to the full range",
+    "no_preamble": "a DICOM data set without the preamble and header of a DICOM file",
+    "no_pixels": "a DICOM file without an image: a report, document, plan or directory",
+    "several_frames": "several frames or pages in one file; one image is expected",
+    "no_decoder": "the plug-in that decodes the compression is not installed",
+    "no_window": "a DICOM file without a window, whose values fill too little of their range to be seen",
 }
 """Why an image was put into quarantine: the codes of `ImageError.reason`, and what each says to people."""
 
@@ -47,7 +55,7 @@ class ImageSource(Protocol):
 
     @property
     def recipe(self) -> str:
-        """The named, versioned way from file to 8-bit pixels: `png/v1`, `phantom/v1`."""
+        """The named, versioned way from file to 8-bit pixels: `png/v1`, `dicom/v1`, `phantom/v1`."""
         ...
 
     @property
@@ -86,21 +94,26 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class FileImages:
-    """PNG and JPEG files below one folder, read by the recipe png/v1 (see `png_recipe`).
+    """Image files below one folder, read by a recipe (see `png_recipe` and `dicom_recipe`) and told by first bytes.
 
     Attributes:
         root: the folder that every file must lie in, after links are followed.
         paths: each row's path, relative to `root`, with forward slashes.
         max_pixels: the largest width x height that is decoded.
+        recipe: a key of `recipes.RECIPES`; `recipe_for(paths)` is the one that the names ask for.
+
+    Raises:
+        UnknownNameError: a recipe that does not exist.
     """
 
     root: Path
     paths: tuple[str, ...]
     max_pixels: int = png_recipe.MAX_PIXELS
-    recipe: str = png_recipe.RECIPE
+    recipe: str = recipes.PNG
     settings: str = ""
 
     def __post_init__(self) -> None:
+        recipes.recipe_named(self.recipe)
         object.__setattr__(self, "root", self.root.resolve())
 
     def __len__(self) -> int:
@@ -121,8 +134,7 @@ class FileImages:
 
     def header(self, row: int) -> ImageHeader:
         """Return the file's own statement of its format, size and depth; raises ImageError."""
-        data = self._checked_bytes(row)
-        return png_recipe.checked_header(data, self.max_pixels)
+        return recipes.checked_header(self._checked_bytes(row), recipes.recipe_named(self.recipe), self.max_pixels)
 
     def rows(self, index: Sequence[int]) -> FileImages:
         """Return the source of these rows, in this order."""
@@ -130,13 +142,13 @@ class FileImages:
 
     def _decoded(self, row: int, data: bytes) -> Image:
         with _naming(self.paths[row]):
-            return png_recipe.decode(data, self.max_pixels)
+            return recipes.decode(data, recipes.recipe_named(self.recipe), self.max_pixels)
 
     def _checked_bytes(self, row: int) -> bytes:
         path = self.paths[row]
         with _naming(path):
             data = _read_inside(self.root, path)
-            png_recipe.checked_header(data, self.max_pixels)
+            recipes.checked_header(data, recipes.recipe_named(self.recipe), self.max_pixels)
         return data
 
 
