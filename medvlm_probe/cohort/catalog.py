@@ -13,7 +13,7 @@ import pandas as pd
 from medvlm_probe.cohort.cohort import Cohort
 from medvlm_probe.cohort.data_cards import CARD_FILE, DataCard, read_card
 from medvlm_probe.cohort.folders import folder_cohort
-from medvlm_probe.cohort.images import FileImages
+from medvlm_probe.cohort.images import FileImages, recipe_for
 from medvlm_probe.cohort.importers.published import ImportOptions, Published, no_rows
 from medvlm_probe.cohort.manifest import UNCERTAINTY_POLICIES, Manifest, UncertaintyPolicy, read_manifest
 from medvlm_probe.cohort.manifest_columns import snake_case
@@ -90,11 +90,15 @@ def _from_manifest(request: Request) -> Loaded:
         table=manifest.table,
         labels=manifest.labels,
         uncertainty=request.uncertainty,
-        source=FileImages(root, tuple(manifest.table["image"])),
+        source=_files(root, tuple(manifest.table["image"]), card),
         card=card,
     )
     beside = path.parent / BOXES_FILE
     return Loaded(cohort, boxes_file=beside if beside.is_file() else None)
+
+
+def _files(root: Path, images: tuple[str, ...], card: DataCard) -> FileImages:
+    return FileImages(root, images, recipe=card.recipe or recipe_for(images))
 
 
 def _published(module: str) -> Callable[[Request], Loaded]:
@@ -114,7 +118,7 @@ def _published(module: str) -> Callable[[Request], Loaded]:
             table=found.table,
             labels=found.labels,
             uncertainty=request.uncertainty,
-            source=FileImages(found.image_root, tuple(found.table["image"])),
+            source=_files(found.image_root, tuple(found.table["image"]), card),
             card=card,
         )
         return Loaded(cohort, found.boxes, skipped=found.skipped, notes=found.notes)

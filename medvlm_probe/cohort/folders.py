@@ -10,12 +10,13 @@ import pandas as pd
 
 from medvlm_probe.cohort.cohort import Cohort
 from medvlm_probe.cohort.data_cards import DataCard
-from medvlm_probe.cohort.images import FileImages
+from medvlm_probe.cohort.images import FileImages, recipe_for
 from medvlm_probe.cohort.manifest import UncertaintyPolicy
 from medvlm_probe.cohort.manifest_columns import snake_case
+from medvlm_probe.cohort.recipes import DICOM_SUFFIXES
 from medvlm_probe.errors import ManifestError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_SUFFIXES)
 """Which files of a folder are taken for images; what they really are is told by their first bytes."""
 
 SPLIT_FOLDERS = ("train", "test")
@@ -40,12 +41,13 @@ def folder_cohort(folder: Path, card: DataCard, uncertainty: UncertaintyPolicy) 
         words[label] = name
     if by_class:
         card = card.model_copy(update={"task": "single_label", "labels": words})
+    images = tuple(table["image"])
     return Cohort(
         name=card.name,
         table=table,
         labels=tuple(words) if by_class else (),
         uncertainty=uncertainty,
-        source=FileImages(folder, tuple(table["image"])),
+        source=FileImages(folder, images, recipe=card.recipe or recipe_for(images)),
         card=card,
     )
 
