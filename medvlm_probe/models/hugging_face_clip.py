@@ -22,7 +22,6 @@ from medvlm_probe.models.hugging_face_files import (
     load_tokenizer,
     read_own_config,
     read_weights,
-    square_side,
     tokenizer_hashes,
     without_origin,
 )
@@ -92,8 +91,7 @@ def load_clip_folder(folder: Path, name: str, device: torch.device) -> VisionLan
     weights, tokenizer_folder = find_weights(folder), find_tokenizer(folder)
     module: Any = build_module("CLIPModel", "CLIPConfig", config, name)
     vision, text = module.config.vision_config, module.config.text_config
-    image_size = square_side(vision.image_size, name)
-    settings = read_image_settings(folder, image_size)
+    settings = read_image_settings(folder, vision.image_size)
     tokenizer = load_tokenizer(tokenizer_folder, name, "AutoTokenizer", text.vocab_size)
     eos_id = _eos_id(text.eos_token_id, tokenizer, folder)
     tensors, weights_sha256 = read_weights(weights)
@@ -110,7 +108,7 @@ def load_clip_folder(folder: Path, name: str, device: torch.device) -> VisionLan
         name=name,
         fingerprint=sha256_json(fingerprint),
         embedding_dim=int(module.config.projection_dim),
-        image_size=image_size,
+        image_size=int(vision.image_size),
         context_length=int(text.max_position_embeddings),
         logit_scale=float(module.logit_scale.exp()),
         module=module,
@@ -126,10 +124,10 @@ def load_clip_folder(folder: Path, name: str, device: torch.device) -> VisionLan
 def _require_clip(config: dict[str, Any], folder: Path) -> None:
     model_type = config.get("model_type")
     if model_type != "clip":
-        hint = "an open_clip model has open_clip_config.json instead: --model local:FOLDER"
         raise ModelError(
             f"{folder / 'config.json'} is of model_type '{model_type}'; only 'clip' (transformers' CLIPModel, as PLIP "
-            f"and openai/clip-vit-base-patch32) is supported. If it is a CLIP, {hint}."
+            "and openai/clip-vit-base-patch32) is supported. Other families, SigLIP for one, load through open_clip: "
+            "--model open_clip:NAME/PRETRAINED, or local:FOLDER with open_clip_config.json."
         )
 
 

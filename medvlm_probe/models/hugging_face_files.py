@@ -112,7 +112,7 @@ def load_tokenizer(folder: Path, name: str, tokenizer_class: str, n_embeddings: 
         )
         ids = tokenizer("a").input_ids
     except Exception as error:  # the tokenizers library raises bare Exceptions on damaged files
-        raise ModelError(f"The tokenizer of {name} in {folder} cannot be read: {error}") from error
+        raise ModelError(f"The tokenizer of {name} in {folder} cannot be read: {_brief(error)}") from error
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest >= n_embeddings:
         raise ModelError(
@@ -154,19 +154,8 @@ def build_module(model_class: str, config_class: str, config: dict[str, Any], na
             settings = getattr(transformers, config_class).from_dict(config)
             module = getattr(transformers, model_class)(settings)
     except Exception as error:  # configurations are checked by a library of its own with bare Exceptions
-        raise ModelError(f"transformers cannot build {name} from its configuration: {error}") from error
+        raise ModelError(f"transformers cannot build {name} from its configuration: {_brief(error)}") from error
     return module.float()  # type: ignore[no-any-return]
-
-
-def square_side(image_size: object, name: str) -> int:
-    """Return the side of the images that an image tower takes.
-
-    Raises:
-        ModelError: they are not square, as far as the configuration says.
-    """
-    if not isinstance(image_size, int):
-        raise ModelError(f"{name} takes images of size {image_size}; only one side, for square images, is supported.")
-    return image_size
 
 
 def _shards(index: Path) -> list[Path]:
@@ -185,3 +174,7 @@ def _shards(index: Path) -> list[Path]:
 def _has_complete_tokenizer(folder: Path) -> bool:
     alternatives = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("vocab.txt",))
     return any(all((folder / name).is_file() for name in names) for names in alternatives)
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

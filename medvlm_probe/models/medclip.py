@@ -18,7 +18,6 @@ from medvlm_probe.models.hugging_face_files import (
     load_tokenizer,
     read_own_config,
     read_weights,
-    square_side,
     tokenizer_hashes,
     without_origin,
 )
@@ -87,7 +86,7 @@ def load_medclip_folder(
     context_length = _context_length(text_length, bert.max_position_embeddings, name)
     tokenizer = load_tokenizer(tokenizer_folder, name, "BertTokenizerFast", bert.vocab_size)
     load_strictly(module, under_current_names(module, tensors), name)
-    image_size = IMAGE_SIZE if vision_config is None else square_side(vision_config["image_size"], name)
+    image_size = IMAGE_SIZE if vision_config is None else _side(vision_config["image_size"], name)
     fingerprint = {
         "format": FORMAT,
         "vision": "resnet50" if vision_config is None else without_origin(vision_config),
@@ -135,6 +134,12 @@ def _config(path: Path, published: Any) -> dict[str, Any]:
             "Remove the file to use the published configuration."
         )
     return {**published, **config}
+
+
+def _side(image_size: object, name: str) -> int:
+    if not isinstance(image_size, int):
+        raise ModelError(f"{name} takes images of size {image_size}; only one side, for square images, is supported.")
+    return image_size
 
 
 def _context_length(text_length: int | None, n_positions: int, name: str) -> int:
