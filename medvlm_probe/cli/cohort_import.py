@@ -44,9 +44,7 @@ def import_cohort(
     out: ManifestOption,
     labels_file: Annotated[
         Path | None,
-        typer.Option(
-            "--labels-file", help="Labels made elsewhere (CheXbert's CSV) instead of the publisher's."
-        ),
+        typer.Option("--labels-file", help="Labels made elsewhere (CheXbert's CSV) instead of the publisher's."),
     ] = None,
     site: Annotated[
         list[str] | None,

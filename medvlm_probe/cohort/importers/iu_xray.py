@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from medvlm_probe.cohort.importers.archives import unpack
-from medvlm_probe.cohort.importers.dicom_headers import read_header, view_of
+from medvlm_probe.cohort.importers.dicom_headers import view_of
 from medvlm_probe.cohort.importers.iu_xray_labels import LABEL_MAP, labels_from_codes, labels_from_file
 from medvlm_probe.cohort.importers.iu_xray_reports import (
     FILE_SUFFIXES,
@@ -25,7 +25,7 @@ from medvlm_probe.cohort.importers.iu_xray_reports import (
 from medvlm_probe.cohort.importers.published import SKIPPED_COLUMNS, ImportOptions, Published
 from medvlm_probe.cohort.manifest_columns import snake_case
 from medvlm_probe.cohort.manifest_files import read_text_columns
-from medvlm_probe.errors import InputError
+from medvlm_probe.errors import ImageError, InputError
 
 __all__ = ["LABEL_MAP", "read"]
 
@@ -224,11 +224,11 @@ def _views(folder: Path, rows: Sequence[tuple[Report, str]], files: _Files) -> t
 
 
 def _header_view(path: Path) -> str:
-    from pydicom.errors import InvalidDicomError
+    from medvlm_probe.cohort.dicom_recipe import read_attributes
 
     try:
-        return view_of(read_header(path, ["ViewPosition"]).get("ViewPosition"))
-    except InvalidDicomError:
+        return view_of(read_attributes(path, ["ViewPosition"]).get("ViewPosition"))
+    except ImageError:
         return ""  # the reading of images says what is wrong with the file
 
 
