@@ -65,7 +65,7 @@ def test_equals_the_familys_own_bit_by_bit(
 
 
 @settings(max_examples=40, deadline=None)
-@given(height=st.integers(1, 150), width=st.integers(1, 150), seed=st.integers(0, 2**16))
+@given(height=st.integers(4, 150), width=st.integers(4, 150), seed=st.integers(0, 2**16))
 def test_any_size_equals_the_familys_own(
     tmp_path_factory: pytest.TempPathFactory, height: int, width: int, seed: int
 ) -> None:
