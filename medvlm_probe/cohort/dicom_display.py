@@ -145,8 +145,9 @@ def _look_up_table(item: Dataset, big_endian: bool, signed: bool) -> tuple[int, 
         first -= 2**16
     data = item.get("LUTData")
     if isinstance(data, bytes):
-        cell = np.uint8 if len(data) - n in (0, 1) else np.dtype(">u2" if big_endian else "<u2")
-        entries = np.frombuffer(data[: len(data) // np.dtype(cell).itemsize * np.dtype(cell).itemsize], cell)
+        of_bytes = descriptor[2] <= 8 and len(data) <= n + 1
+        words = np.dtype(">u2" if big_endian else "<u2")
+        entries = np.frombuffer(data, np.uint8) if of_bytes else np.frombuffer(data[: len(data) // 2 * 2], words)
     else:
         entries = np.array(numbers(item, "LUTData"))
     if not 0 < n <= len(entries):
