@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 IMAGES_AT_SITES = {"reference": 600, "portable": 200, "low_dose": 200, "inverted_archive": 200, "community": 200}
 """The embedded default's sites and how many images each has."""
 
-MIN_SIZE, MAX_SIZE = 32, 4096
 _OPTIONS = ("prevalence", "sites", "n", "seed", "size")
 
 
@@ -36,7 +35,7 @@ class PhantomOptions:
         prevalence: `iu_xray` (long-tailed) or `balanced`.
         images: site name to number of images.
         seed: the cohort's seed; each seed has other patients.
-        size: width and height of the images, pixels.
+        size: width and height of the images, 32 to 1024 pixels.
     """
 
     prevalence: str = "iu_xray"
@@ -96,6 +95,7 @@ def phantom_options(text: str) -> PhantomOptions:
         InputError: a number that is none, or out of range.
     """
     from medvlm_probe.cohort.phantom import PREVALENCES, SITES
+    from medvlm_probe.cohort.phantom.render import LARGEST, SMALLEST
 
     given: dict[str, str] = {}
     for part in filter(None, text.split(",")):
@@ -111,7 +111,7 @@ def phantom_options(text: str) -> PhantomOptions:
     if "seed" in given:
         options = replace(options, seed=_whole_number("seed", given["seed"], 0, 2**31 - 1))
     if "size" in given:
-        options = replace(options, size=_whole_number("size", given["size"], MIN_SIZE, MAX_SIZE))
+        options = replace(options, size=_whole_number("size", given["size"], SMALLEST, LARGEST))
     sites = tuple(dict.fromkeys(given["sites"].split("+"))) if "sites" in given else tuple(IMAGES_AT_SITES)
     for site in sites:
         if site not in SITES:

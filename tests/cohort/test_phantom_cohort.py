@@ -85,12 +85,19 @@ def test_options() -> None:
         ("n=0", InputError, "n=0: expected a whole number from 1"),
         ("n=ten", InputError, "n=ten"),
         ("seed=-1", InputError, "seed=-1"),
-        ("size=9", InputError, "from 32 to 4,096"),
+        ("size=31", InputError, "from 32 to 1,024"),
+        ("size=1025", InputError, "from 32 to 1,024"),
     ],
 )
 def test_options_that_are_none(text: str, error: type[Exception], what: str) -> None:
     with pytest.raises(error, match=what):
         phantom_options(text)
+
+
+@pytest.mark.parametrize("size", [32, 1024])
+def test_the_sizes_that_are_offered_can_be_drawn(size: int) -> None:
+    cohort = load_cohort(f"phantom:sites=reference,n=1,size={size}")
+    assert cohort.source.read(0).size == (size, size)
 
 
 def test_an_image_folder_makes_no_sense_here(tmp_path: object) -> None:
