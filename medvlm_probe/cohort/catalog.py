@@ -69,8 +69,9 @@ def _from_phantom(request: Request) -> Loaded:
 
 def _from_folder(request: Request) -> Loaded:
     given = Path(request.argument) if request.argument else request.folder / request.card.image_root
-    _no_labels_file(request)
-    return Loaded(folder_cohort(request.image_root or given, request.card, request.uncertainty))
+    labels_file = request.options.labels_file
+    found = folder_cohort(request.image_root or given, request.card, request.uncertainty, labels_file)
+    return Loaded(found.cohort, skipped=found.skipped, notes=found.notes)
 
 
 def _from_manifest(request: Request) -> Loaded:

@@ -1,8 +1,9 @@
-"""A folder of images as a cohort, without a manifest: sorted into folders by class, or plain."""
+"""A folder of images as a cohort, without a manifest: sorted into folders by class, or plain, with or without a CSV."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pandas as pd
 
 from medvlm_probe.cohort.cohort import Cohort
 from medvlm_probe.cohort.data_cards import DataCard
+from medvlm_probe.cohort.folder_tables import names_files, read_folder_table
 from medvlm_probe.cohort.images import FileImages, recipe_for
+from medvlm_probe.cohort.importers.published import no_rows
 from medvlm_probe.cohort.manifest import UncertaintyPolicy
 from medvlm_probe.cohort.manifest_columns import snake_case
 from medvlm_probe.cohort.recipes import DICOM_SUFFIXES
@@ -21,44 +24,76 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_SUFFIXES)
 
 SPLIT_FOLDERS = ("train", "test")
 CLASS_NAMES_FILE = "classnames.txt"
+NOT_LABELS = ("manifest.csv", "boxes.csv", "skipped.csv", "quarantine.csv")
+"""CSV files that are something else than a folder's labels."""
 
 
-def folder_cohort(folder: Path, card: DataCard, uncertainty: UncertaintyPolicy) -> Cohort:
+@dataclass(frozen=True, eq=False)
+class FolderCohort:
+    """A folder's cohort, the rows of its CSV that were left out (`published.SKIPPED_COLUMNS`), and notes."""
+
+    cohort: Cohort
+    skipped: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+
+def folder_cohort(
+    folder: Path, card: DataCard, uncertainty: UncertaintyPolicy, labels_file: Path | None = None
+) -> FolderCohort:
     """Return the cohort of a folder.
 
     With `images/train/CLASS/*` or `images/test/CLASS/*` the cohort is single-label: one column a class, in the order of
     the sorted folder names, and `split`. `classnames.txt` ("folder class name" a line) gives the classes' names. Any
-    other folder gives its images alone, those in folders within it too, without labels. Hidden files are passed over.
+    other folder gives its images alone, those in folders within it too; labels and more come from `labels_file`, else
+    from the only CSV in the folder that names files (see `folder_tables`), else there are none. Hidden files are passed over.
 
     Raises:
-        ManifestError: no such folder, no images in it, or class names that do not fit the folders.
+        ManifestError: no such folder, no images in it, class names or a labels file that do not fit.
     """
     if not folder.is_dir():
         raise ManifestError(f"There is no folder '{folder}'. Check the path.")
-    by_class = any((folder / "images" / split).is_dir() for split in SPLIT_FOLDERS)
-    table, words = _class_table(folder) if by_class else (_plain_table(folder), {})
-    for label, name in card.labels.items():
-        words[label] = name
-    if by_class:
-        card = card.model_copy(update={"task": "single_label", "labels": words})
-    images = tuple(table["image"])
-    return Cohort(
-        name=card.name,
-        table=table,
-        labels=tuple(words) if by_class else (),
-        uncertainty=uncertainty,
-        source=FileImages(folder, images, recipe=card.recipe or recipe_for(images)),
-        card=card,
-    )
+    if not any((folder / "images" / split).is_dir() for split in SPLIT_FOLDERS):
+        return _plain_cohort(folder, card, uncertainty, labels_file)
+    if labels_file is not None:
+        raise ManifestError(f"The class folders of '{folder}' are its labels; leave the labels file out.")
+    table, words = _class_table(folder)
+    words |= card.labels
+    card = card.model_copy(update={"task": "single_label", "labels": words})
+    return FolderCohort(_cohort(folder, table, tuple(words), card, uncertainty), no_rows())
 
 
-def _plain_table(folder: Path) -> pd.DataFrame:
+def _plain_cohort(
+    folder: Path, card: DataCard, uncertainty: UncertaintyPolicy, labels_file: Path | None
+) -> FolderCohort:
     images = _images_below(folder, folder)
     if not images:
         raise ManifestError(
             f"No {', '.join(IMAGE_SUFFIXES)} files lie in '{folder}'. Check the path, or write a manifest."
         )
-    return pd.DataFrame({"image": images})
+    around = [] if labels_file is not None else _tables_in(folder)
+    tables = [labels_file] if labels_file is not None else [path for path in around if names_files(path)]
+    if len(tables) != 1:
+        named = ", ".join(path.name for path in around)
+        notes = (f"Not used: {named}. Name the CSV of labels with --labels-file.",) if around else ()
+        return FolderCohort(_cohort(folder, pd.DataFrame({"image": images}), (), card, uncertainty), no_rows(), notes)
+    found = read_folder_table(tables[0], images)
+    card = card.model_copy(update={"task": found.task, "labels": {**found.words, **card.labels}})
+    cohort = _cohort(folder, found.table, found.labels, card, uncertainty)
+    return FolderCohort(cohort, found.skipped, found.notes)
+
+
+def _cohort(
+    folder: Path, table: pd.DataFrame, labels: tuple[str, ...], card: DataCard, uncertainty: UncertaintyPolicy
+) -> Cohort:
+    images = tuple(table["image"])
+    source = FileImages(folder, images, recipe=card.recipe or recipe_for(images))
+    return Cohort(card.name, table, labels, uncertainty, source, card)
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    """Return the CSV files that may speak of a folder's images: none that a cohort's own files are called."""
+    found = [path for path in sorted(folder.glob("*.csv")) if path.is_file() and not path.name.startswith(".")]
+    return [path for path in found if path.name not in NOT_LABELS]
 
 
 def _class_table(folder: Path) -> tuple[pd.DataFrame, dict[str, str]]:

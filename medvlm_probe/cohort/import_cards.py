@@ -7,6 +7,8 @@ from typing import Any
 
 from medvlm_probe.cohort.cohort import Cohort
 from medvlm_probe.cohort.joining import Joined
+from medvlm_probe.cohort.recipes import DICOM, PNG
+from medvlm_probe.errors import InputError
 
 WRITTEN_BY = "Written by `medvlm-probe cohort import`."
 """A line of every card that an import writes; such a card may be written again."""
@@ -37,6 +39,7 @@ def import_card(joined: Joined, cohorts: Sequence[Cohort], manifest: str, name: 
         "uncertainty": joined.uncertainty,
         "importer": "manifest",
         "manifest": manifest,
+        "recipe": _recipe(cohorts),
         "split": _splits(joined, cohorts),
         "same_as": list(same_as),
         "licence": _facts(cohorts, "licence"),
@@ -54,6 +57,20 @@ def _facts(cohorts: Sequence[Cohort], field: str) -> str:
     if len(set(facts.values())) == 1:
         return next(iter(facts.values()))
     return "; ".join(f"{name}: {fact}" for name, fact in facts.items())
+
+
+def _recipe(cohorts: Sequence[Cohort]) -> str | None:
+    """Return the recipe that reads every cohort as it was read before; None leaves it to the files' names.
+
+    Raises:
+        InputError: there is none.
+    """
+    given = {cohort.source.recipe for cohort in cohorts}
+    if given <= {PNG, DICOM}:
+        return DICOM if DICOM in given else None
+    if len(given) > 1:
+        raise InputError(f"The cohorts are read by different recipes ({', '.join(sorted(given))}); join them by one.")
+    return given.pop()
 
 
 def _splits(joined: Joined, cohorts: Sequence[Cohort]) -> dict[str, str]:
