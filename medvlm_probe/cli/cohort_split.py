@@ -11,7 +11,6 @@ from medvlm_probe.cli.options import (
     JsonOption,
     NoColorOption,
     QuietOption,
-    SplitOption,
     UncertaintyOption,
     VerboseOption,
 )
@@ -29,7 +28,9 @@ def split_cohort(
         str, typer.Option("--parts", help="Names and shares; the shares add up to 1.")
     ] = "train=.7,val=.15,test=.15",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another number gives other, equally good parts.")] = 0,
-    split: SplitOption = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Divide this split alone; the other images keep theirs.")
+    ] = None,
     uncertainty: UncertaintyOption = None,
     out: Annotated[Path, typer.Option("--out", help="The split file to write, JSON.")] = Path("splits.json"),
     as_json: JsonOption = False,

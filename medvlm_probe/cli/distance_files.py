@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medvlm_probe.runs import write_bytes_atomically, write_csv, write_json
 
@@ -19,6 +19,7 @@ FIGURE_FORMATS = ("svg", "png")
 def write_distances(
     folder: Path,
     analysis: DistanceAnalysis,
+    result: Mapping[str, Any],
     words: Mapping[str, str],
     group_words: str,
     note: str,
@@ -30,6 +31,7 @@ def write_distances(
     Args:
         folder: the run's folder.
         analysis: what was measured.
+        result: all of it for machines.
         words: label to the words that people read.
         group_words: what the groups are, in the plural.
         note: small print of every figure.
@@ -56,7 +58,7 @@ def write_distances(
     for name, table in tables.items():
         write_csv(folder / f"{name}.csv", table)
         written.append(folder / f"{name}.csv")
-    write_json(folder / "embed-dist.json", analysis.to_json())
+    write_json(folder / "embed-dist.json", dict(result))
     written.append(folder / "embed-dist.json")
 
     pooled = tables["distances"][tables["distances"]["site"] == ""]

@@ -62,6 +62,7 @@ def embed(
         "quarantined": len(done.embedded.quarantine),
         "dimensions": done.model.embedding_dim,
         "precision": done.embedded.precision,
+        "seen_in_training": done.seen.to_json(),
     }
     if as_json:
         output.json(counts)
@@ -70,4 +71,5 @@ def embed(
             f"{counts['embedded']:,} of {counts['images']:,} images have embeddings of {counts['dimensions']} "
             f"dimensions ({counts['precision']}); {counts['quarantined']:,} in quarantine."
         )
+        output.line(done.seen.reason)
     output.wrote([*paths, run.path / "run.json"])

@@ -127,13 +127,14 @@ def embed_dist(
     words = {name: done.cohort.card.words(name) for name in done.cohort.labels}
     group_words = {"patient": "patients", "study": "studies", "image": "images"}[done.cohort.group_kind]
     sentences = distance_sentences(analysis, words, group_words)
+    result = analysis.to_json() | {"seen_in_training": done.seen.to_json()}
     paths = write_quarantine(run, done.embedded)
-    paths += write_distances(run.path, analysis, words, group_words, done.note, draw_sites=by == "site")
+    paths += write_distances(run.path, analysis, result, words, group_words, done.note, draw_sites=by == "site")
     run.write_provenance(done.provenance() | {"seeds": {"permutations": seed}, "seconds": seconds})
     if as_json:
-        output.json(analysis.to_json())
+        output.json(result)
     else:
-        _print(output, analysis, words, group_words, sentences, done.note)
+        _print(output, analysis, words, group_words, [*sentences, done.seen.reason], done.note)
     output.wrote([*paths, run.path / "run.json"])
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from medvlm_probe.cli.output import Output
     from medvlm_probe.cohort.cohort import Cohort
     from medvlm_probe.embeddings.extract import Embedded
+    from medvlm_probe.embeddings.seen import SeenInTraining
     from medvlm_probe.models.contract import VisionLanguageModel
     from medvlm_probe.runs import RunFolder
 
@@ -43,10 +44,19 @@ class EmbeddedCohort:
     cohort: Cohort
     model: VisionLanguageModel
     embedded: Embedded
+    seen: SeenInTraining
 
     @property
     def note(self) -> str:
-        """The small print that every result of phantoms or phantom-clip carries; "" for others."""
+        """The small print of every figure: what phantoms and phantom-clip are, and what was seen in training."""
+        words = [self._not_medicine()]
+        if self.seen.n_seen:
+            words.append(f"{self.seen.n_seen:,} of {self.seen.n_images:,} images were seen in training.")
+        elif self.seen.n_possible:
+            words.append(f"{self.seen.n_possible:,} of {self.seen.n_images:,} images may have been seen in training.")
+        return " ".join(filter(None, words))
+
+    def _not_medicine(self) -> str:
         phantoms, phantom_clip = self.given.card.importer == "phantom", self.model.name == "phantom-clip"
         if phantoms:
             return f"Synthetic radiographs (phantoms) seen through {self.model.name}: not medicine."
@@ -73,6 +83,7 @@ class EmbeddedCohort:
                 "quarantined": len(done.quarantine),
                 "computed_now": done.n_computed,
             },
+            "seen_in_training": self.seen.to_json(),
             "device": done.device,
             "precision": done.precision,
             "min_cosine_to_float32": done.min_cosine,
@@ -115,8 +126,11 @@ def embed_cohort(output: Output, cohort: Cohort, model_name: str, compute: Compu
     output.say(f"Cohort {cohort.name}: {len(cohort):,} images. Loading {model_name} ...")
     from medvlm_probe.embeddings.extract import embed
     from medvlm_probe.embeddings.precision import device_of
+    from medvlm_probe.embeddings.seen import seen_in_training
+    from medvlm_probe.models.training_data import declared_training_data
     from medvlm_probe.models.zoo import load_model
 
+    trained_on = declared_training_data(model_name)
     model = load_model(model_name, device=compute.device)
     output.say(
         f"Model {model.name}: {model.image_size} px, {model.embedding_dim} dimensions, on {device_of(model)}. "
@@ -142,7 +156,9 @@ def embed_cohort(output: Output, cohort: Cohort, model_name: str, compute: Compu
         f"Embeddings: {embedded.n_used:,} used, {embedded.n_computed:,} computed now, on {embedded.device} in "
         f"{embedded.precision}, {embedded.seconds['total']:.1f} s."
     )
-    return EmbeddedCohort(cohort, cohort.select(embedded.rows), model, embedded)
+    used = cohort.select(embedded.rows)
+    seen = seen_in_training(used, model.name, trained_on, embedded.keys)
+    return EmbeddedCohort(cohort, used, model, embedded, seen)
 
 
 def largest_site(cohort: Cohort) -> str | None:

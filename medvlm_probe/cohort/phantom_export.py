@@ -113,6 +113,7 @@ def _card(cases: Sequence[Case], format: str, size: int) -> str:
         "importer": "manifest",
         "manifest": MANIFEST_FILE,
         "split": dict(shipped.split),
+        "same_as": sorted({f"{shipped.name}/{case.prevalence}, seed {case.seed}" for case in cases}),
         "licence": shipped.licence,
         "citation": shipped.citation,
         "access": "Written by this package (medvlm-probe cohort export); nothing is downloaded",

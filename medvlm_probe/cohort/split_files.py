@@ -30,7 +30,7 @@ def splits_json(splits: Splits) -> dict[str, Any]:
     """Return the content of a split file."""
     assignments: dict[str, list[str]] = {part: [] for part in splits.shares}
     for key, part in splits.assigned.items():
-        assignments[part].append(key)
+        assignments.setdefault(part, []).append(key)
     assignments = {part: sorted(keys) for part, keys in assignments.items()}
     counts = splits.counts.astype(object).where(splits.counts.notna(), None)
     return {

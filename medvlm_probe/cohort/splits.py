@@ -147,8 +147,7 @@ def with_splits(cohort: Cohort, assigned: Mapping[str, str]) -> Cohort:
             "for other images: make one for these with medvlm-probe cohort split."
         )
     table = cohort.table.copy()
-    if "split" in table:
-        table[GIVEN_SPLIT] = table.pop("split")
+    table[GIVEN_SPLIT] = table.pop("split") if "split" in table else None
     table["split"] = [assigned.get(key) for key in keys]
     return Cohort(cohort.name, table, cohort.labels, cohort.uncertainty, cohort.source, cohort.card)
 

@@ -45,6 +45,7 @@ class Embedded:
     Attributes:
         vectors: (n, D) float32, not normalised; one row for each image that could be used, copies included.
         rows: (n,) int64, ascending: the cohort's row of each vector.
+        keys: each vector's content key (n,), the sha256 of the image that it is of.
         quarantine: the rows without a vector: `row`, `image` (as in the manifest), `reason` (a code), `message`.
         n_given: images in the cohort.
         n_unique: images with different content among those with a vector.
@@ -63,6 +64,7 @@ class Embedded:
 
     vectors: NDArray[np.float32]
     rows: NDArray[np.int64]
+    keys: tuple[str, ...]
     quarantine: pd.DataFrame
     n_given: int
     n_unique: int
@@ -193,6 +195,7 @@ def embed(
     return Embedded(
         vectors=vectors,
         rows=rows,
+        keys=tuple(used),
         quarantine=quarantine,
         n_given=len(cohort),
         n_unique=len(set(used)),

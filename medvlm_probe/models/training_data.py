@@ -62,6 +62,24 @@ class TrainingData:
         return frozenset(keys.values())
 
 
+def declared_training_data(model: str) -> tuple[TrainingData, ...]:
+    """Return what the model called `model` declares, as `load_model` takes the name; empty where it declares nothing.
+
+    A hub repository or open_clip tag that a zoo entry is loaded from is taken for that entry.
+
+    Raises:
+        UnknownNameError: there is no such model.
+        ModelError: a local folder's declaration cannot be read.
+    """
+    from medvlm_probe.models.zoo import ZOO, find_spec
+
+    spec = find_spec(model) or next((spec for spec in ZOO.values() if spec.source == model), None)
+    if spec is not None:
+        return spec.trained_on
+    scheme, _, place = model.partition(":")
+    return read_training_data(Path(place)) if scheme in ("local", "hf") else ()
+
+
 def read_training_data(folder: Path) -> tuple[TrainingData, ...]:
     """Return what a local bundle declares; empty where its folder has no `training_data.json`.
 
