@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from medvlm_probe import __version__
-from medvlm_probe.cli import cohort, embed, embed_dist, export
+from medvlm_probe.cli import cohort, doctor, embed, embed_dist, export, models
 from medvlm_probe.errors import ProbeError
 
 INTERRUPTED = 130
@@ -25,6 +25,8 @@ app.command("embed-dist")(embed_dist.embed_dist)
 app.command("embed")(embed.embed)
 app.command("export")(export.export)
 app.add_typer(cohort.app, name="cohort")
+app.add_typer(models.app, name="models")
+app.command("doctor")(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:

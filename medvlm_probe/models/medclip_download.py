@@ -21,11 +21,18 @@ if TYPE_CHECKING:
     from medvlm_probe.models.spec import LoadOptions
 
 NAME = "medclip"
+LICENCE = "BSD (declared)"
 WEIGHTS = "pytorch_model.bin"
 TEXT_REPOSITORY = "emilyalsentzer/Bio_ClinicalBERT"
 TIMEOUT_SECONDS = 30.0
 MOST_BYTES = 2 << 30
 """No more is taken out of the archive: a checkpoint of MedCLIP's towers has about 0.6 GB."""
+
+
+def downloaded() -> Path | None:
+    """Return the folder in our cache where MedCLIP was put; None where it was not."""
+    folder = cache_dir() / "models" / NAME
+    return folder if (folder / LOCK_NAME).is_file() else None
 
 
 def medclip_folder(address: str, options: LoadOptions) -> Path:
@@ -39,9 +46,10 @@ def medclip_folder(address: str, options: LoadOptions) -> Path:
         ModelError: the files are not on this machine and cannot be fetched, or hold more than tensors.
         StoreError: the cache cannot be written.
     """
+    found = downloaded()
+    if found is not None:
+        return found
     folder = cache_dir() / "models" / NAME
-    if (folder / LOCK_NAME).is_file():
-        return folder
     if options.offline or hub_is_off():
         raise ModelError(
             f"MedCLIP is not on this machine ({folder}) and the network is switched off. Run 'medvlm-probe models "
@@ -58,7 +66,7 @@ def medclip_folder(address: str, options: LoadOptions) -> Path:
             Piece("model.safetensors", weights, origin=origin, weights=True),
             Piece("text/vocab.txt", vocabulary),
         ]
-        assemble(pieces, folder, model=NAME, family="medclip", licence="BSD (as its package declares)")
+        assemble(pieces, folder, model=NAME, family="medclip", licence=LICENCE)
     return folder
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from medvlm_probe.models.contract import VisionLanguageModel
-    from medvlm_probe.models.spec import LoadOptions
+    from medvlm_probe.models.spec import LoadOptions, ModelSpec
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,19 @@ def detect_family(folder: Path) -> FamilyName:
         f"{folder} holds no model of a known kind. Expected {CONFIG_NAME} (open_clip), config.json of model_type "
         "'clip' (transformers), or MedCLIP's pytorch_model.bin with BERT's vocab.txt."
     )
+
+
+def on_this_machine(spec: ModelSpec, cache_dir: Path | None = None) -> bool | None:
+    """Return whether a model loads without a network; None where its own package decides."""
+    if spec.load is not None:
+        return None
+    if spec.family == "medclip":
+        from medvlm_probe.models.medclip_download import downloaded
+
+        return downloaded() is not None
+    from medvlm_probe.models.hub import is_cached
+
+    return is_cached(spec.needs, cache_dir)
 
 
 def build(located: Located, device: torch.device) -> VisionLanguageModel:

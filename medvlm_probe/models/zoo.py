@@ -45,7 +45,7 @@ ZOO: Mapping[str, ModelSpec] = {
         source=f"shipped:{PHANTOM_CLIP_FOLDER}",
         family="open_clip",
         home="this package",
-        parameters=5,
+        parameters=3,
         download_mb=0,
         caveats=(Caveat("Its numbers on real radiographs mean nothing.", "this package"),),
         citation="this package",
@@ -123,7 +123,7 @@ ZOO: Mapping[str, ModelSpec] = {
     "medclip": ModelSpec(
         name="medclip",
         summary="MedCLIP-ViT (Wang et al. 2022): Swin-T and Bio_ClinicalBERT on chest radiographs and reports.",
-        licence="BSD (as its package declares; no licence file)",
+        licence="BSD (declared)",
         trained_on=(
             TrainingData("mimic_cxr", note="Images and reports, paired by their findings."),
             TrainingData("chexpert", note="Images with their labels, paired by findings."),
@@ -140,6 +140,7 @@ ZOO: Mapping[str, ModelSpec] = {
             ),
             Caveat("A text's embedding averages over padding, which MedCLIP's adapter keeps.", "MedCLIP's code"),
             Caveat("The weights lie outside the hub, in a zip without a published checksum.", "MedCLIP's code"),
+            Caveat("Its package declares a BSD licence, but holds no licence file.", "MedCLIP's setup.py"),
         ),
         citation="Wang et al. 2022, EMNLP, arXiv:2210.10163",
     ),

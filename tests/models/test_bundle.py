@@ -133,7 +133,7 @@ def test_code_from_outside_is_refused(biomedclip_bundle: Path, place: str) -> No
     ("damage", "message"),
     [
         (lambda folder: shutil.rmtree(folder), "does not exist"),
-        (lambda folder: (folder / CONFIG_NAME).unlink(), r"open_clip_config\.json is missing"),
+        (lambda folder: (folder / CONFIG_NAME).unlink(), r"no model of a known kind\. Expected open_clip_config\.json"),
         (lambda folder: (folder / CONFIG_NAME).write_text("{"), "cannot be read as JSON"),
         (lambda folder: (folder / CONFIG_NAME).write_text("[]"), "expected a JSON object"),
         (lambda folder: (folder / CONFIG_NAME).write_text('{"model_cfg": {}}'), "no 'model_cfg' with embed_dim"),
