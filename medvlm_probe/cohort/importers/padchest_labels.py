@@ -1,0 +1,93 @@
+"""PadChest's findings and differential diagnoses as the 14 labels of CheXpert: one visible table."""
+
+from __future__ import annotations
+
+from medvlm_probe.cohort.importers.published import LabelMap
+
+_HEART, _OPACITY = "enlarged_cardiomediastinum", "lung_opacity"
+
+LABEL_MAP: LabelMap = {
+    "normal": ("no_finding",),
+    "cardiomegaly": ("cardiomegaly", _HEART),
+    "mediastinal enlargement": (_HEART,),
+    "superior mediastinal enlargement": (_HEART,),
+    "infiltrates": (_OPACITY,),
+    "interstitial pattern": (_OPACITY,),
+    "reticular interstitial pattern": (_OPACITY,),
+    "reticulonodular interstitial pattern": (_OPACITY,),
+    "ground glass pattern": (_OPACITY,),
+    "alveolar pattern": (_OPACITY,),
+    "increased density": (_OPACITY,),
+    "miliary opacities": (_OPACITY,),
+    "nodule": ("lung_lesion", _OPACITY),
+    "multiple nodules": ("lung_lesion", _OPACITY),
+    "pulmonary mass": ("lung_lesion", _OPACITY),
+    "mass": ("lung_lesion", _OPACITY),
+    "lung metastasis": ("lung_lesion", _OPACITY),
+    "lepidic adenocarcinoma": ("lung_lesion", _OPACITY),
+    "cavitation": ("lung_lesion", _OPACITY),
+    "cyst": ("lung_lesion", _OPACITY),
+    "pulmonary edema": ("edema", _OPACITY),
+    "consolidation": ("consolidation", _OPACITY),
+    "air bronchogram": ("consolidation", _OPACITY),
+    "pneumonia": ("pneumonia", _OPACITY),
+    "atypical pneumonia": ("pneumonia", _OPACITY),
+    "atelectasis": ("atelectasis", _OPACITY),
+    "atelectasis basal": ("atelectasis", _OPACITY),
+    "laminar atelectasis": ("atelectasis", _OPACITY),
+    "lobar atelectasis": ("atelectasis", _OPACITY),
+    "round atelectasis": ("atelectasis", _OPACITY),
+    "segmental atelectasis": ("atelectasis", _OPACITY),
+    "total atelectasis": ("atelectasis", _OPACITY),
+    "pneumothorax": ("pneumothorax",),
+    "hydropneumothorax": ("pneumothorax", "pleural_effusion"),
+    "pleural effusion": ("pleural_effusion",),
+    "loculated pleural effusion": ("pleural_effusion",),
+    "loculated fissural effusion": ("pleural_effusion",),
+    "empyema": ("pleural_effusion",),
+    "pleural thickening": ("pleural_other",),
+    "apical pleural thickening": ("pleural_other",),
+    "calcified pleural thickening": ("pleural_other",),
+    "pleural plaques": ("pleural_other",),
+    "calcified pleural plaques": ("pleural_other",),
+    "pleural mass": ("pleural_other",),
+    "fracture": ("fracture",),
+    "rib fracture": ("fracture",),
+    "callus rib fracture": ("fracture",),
+    "clavicle fracture": ("fracture",),
+    "humeral fracture": ("fracture",),
+    "vertebral fracture": ("fracture",),
+    "NSG tube": ("support_devices",),
+    "endotracheal tube": ("support_devices",),
+    "tracheostomy tube": ("support_devices",),
+    "chest drain tube": ("support_devices",),
+    "gastrostomy tube": ("support_devices",),
+    "nephrostomy tube": ("support_devices",),
+    "ventriculoperitoneal drain tube": ("support_devices",),
+    "double J stent": ("support_devices",),
+    "catheter": ("support_devices",),
+    "central venous catheter": ("support_devices",),
+    "central venous catheter via jugular vein": ("support_devices",),
+    "central venous catheter via subclavian vein": ("support_devices",),
+    "central venous catheter via umbilical vein": ("support_devices",),
+    "reservoir central venous catheter": ("support_devices",),
+    "pacemaker": ("support_devices",),
+    "single chamber device": ("support_devices",),
+    "dual chamber device": ("support_devices",),
+    "electrical device": ("support_devices",),
+    "dai": ("support_devices",),
+    "artificial heart valve": ("support_devices",),
+    "artificial aortic heart valve": ("support_devices",),
+    "artificial mitral heart valve": ("support_devices",),
+    "aortic endoprosthesis": ("support_devices",),
+    "endoprosthesis": ("support_devices",),
+    "humeral prosthesis": ("support_devices",),
+    "osteosynthesis material": ("support_devices",),
+}
+"""A finding to the labels that it makes present, by the phrases of CheXpert's labeler and its label tree (whatever it
+hangs below `lung_opacity` makes that present as well, a large heart `enlarged_cardiomediastinum`). All other findings
+(COPD signs, scoliosis, aortic elongation, fibrosis, granuloma, volume loss, costophrenic angle blunting, ...) have no
+counterpart."""
+
+OPEN_CLASSES = frozenset({"unchanged", "exclude", "suboptimal study"})
+"""Labels that say that the list of findings is not whole: a report that only compares, no film, a bad film."""
