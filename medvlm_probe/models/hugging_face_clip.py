@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,7 @@ def load_clip_folder(folder: Path, name: str, device: torch.device) -> VisionLan
         device=device,
         tokenizer=tokenizer,
         transform=build_clip_transform(settings),
-        image_tower=lambda pixels: module.visual_projection(module.vision_model(pixel_values=pixels).pooler_output),
+        image_tower=partial(_encode_pixels, module),
         text_tower=ClipTextTower(module, eos_id),
         layer=_saliency_layer(module),
     )
@@ -140,6 +141,10 @@ def _eos_id(configured: Any, tokenizer: Any, folder: Path) -> int | None:
             f"{tokenizer.eos_token_id}: all texts would get the same embedding. Copy both from one repository."
         )
     return int(configured)
+
+
+def _encode_pixels(module: Any, pixels: Tensor) -> Tensor:
+    return module.visual_projection(module.vision_model(pixel_values=pixels).pooler_output)  # type: ignore[no-any-return]
 
 
 def _causal_attention(attention: Any, hidden: Tensor) -> Tensor:

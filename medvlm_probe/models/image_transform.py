@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class EvalTransform:
-    """open_clip's evaluation transform: resize and crop, three channels, scale to [0, 1], normalise.
+    """A family's evaluation transform: resize and crop or pad, three channels, scale, normalise.
 
     A grey image stays one channel until after the crop, and then each of its 256 levels is looked up in a table that
     the family's own conversion made. Resizing treats channels alike and the rest is done pixel by pixel, so the result
     equals that of the same image as RGB to the last bit.
 
     Attributes:
-        geometry: resize and crop, on PIL images of any mode.
+        geometry: resize and crop or pad, on PIL images of any mode.
         to_pixels: from a PIL image to a normalised (3, H, W) float32 tensor.
         grey_levels: (3, 256) float32, what `to_pixels` makes of each grey level.
     """

@@ -294,6 +294,7 @@ def test_old_configurations_with_both_forms_of_the_towers_load(tmp_path: Path) -
     theirs = write_clip_folder(tmp_path, legacy=True)
     written = json.loads((tmp_path / "config.json").read_text())
     repeated = {key: value for key, value in config["text_config"].items() if key != "model_type"}
+    repeated |= {"dropout": 0.0, "max_length": 20, "num_beams": 1, "pruned_heads": {}, "top_k": 50, "torch_dtype": None}
     written |= {"text_config_dict": repeated, "text_config": {**config["text_config"], "hidden_size": 999}}
     write_json(tmp_path / "config.json", written)
     assert_equals_own_forward(tmp_path, theirs, 32)
