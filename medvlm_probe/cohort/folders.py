@@ -45,7 +45,8 @@ def folder_cohort(
     With `images/train/CLASS/*` or `images/test/CLASS/*` the cohort is single-label: one column a class, in the order of
     the sorted folder names, and `split`. `classnames.txt` ("folder class name" a line) gives the classes' names. Any
     other folder gives its images alone, those in folders within it too; labels and more come from `labels_file`, else
-    from the only CSV in the folder that names files (see `folder_tables`), else there are none. Hidden files are passed over.
+    from the only CSV in the folder that names files (see `folder_tables`), else there are none. Hidden files are passed
+    over.
 
     Raises:
         ManifestError: no such folder, no images in it, class names or a labels file that do not fit.
