@@ -147,4 +147,8 @@ def _images_below(root: Path, folder: Path) -> list[str]:
             for name in files
             if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
         ]
+    for image in found:
+        if image.encode("utf-8", "replace").decode() != image:
+            shown = image.encode("utf-8", "backslashreplace").decode()
+            raise ManifestError(f"The file name '{shown}' is not UTF-8 text. Rename the file.")
     return sorted(found)
