@@ -22,7 +22,7 @@ from medvlm_probe.models.hub import fetch_model_card, origin_of
 from medvlm_probe.models.lock import Lock, read_lock, refuse_changes
 from medvlm_probe.models.sources import Located
 from medvlm_probe.models.spec import LoadOptions, ModelSpec
-from medvlm_probe.models.training_data import DECLARATION_FILE, TrainingData, read_training_data
+from medvlm_probe.models.training_data import DECLARATION_FILE, TrainingData, declared_training_data
 from medvlm_probe.models.zoo import find_spec, locate_model
 
 TOKENIZER_FILES = (*TOKENIZER_MAIN, *TOKENIZER_EXTRA)
@@ -62,8 +62,7 @@ def vendor(name: str, to: Path, options: LoadOptions, say: Callable[[str], None]
     say(f"Looking for {name}: files that are not on this machine are fetched.")
     located = locate_model(name, options)
     card = _model_card(located, options)
-    trained_on = spec.trained_on if spec else read_training_data(located.folder)
-    pieces = [*_model_pieces(located), *card, *_declaration(trained_on)]
+    pieces = [*_model_pieces(located), *card, *_declaration(declared_training_data(name))]
     return assemble(
         pieces, to, model=located.name, family=located.family, licence=_licence(spec, located, card), say=say
     )

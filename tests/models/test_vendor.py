@@ -207,7 +207,7 @@ def test_a_malicious_pickle_is_refused_and_never_run(hub: HubServer, tmp_path: P
     torch.save({"visual.head.proj.weight": MakesAFile(trace)}, published)
     with pytest.raises(ModelError, match="Python objects besides tensors, which are never run"):
         vendor("biomedclip", tmp_path / "vendored", ONLINE)
-    published.write_bytes(pickle.dumps(MakesAFile(trace)))
+    published.write_bytes(pickle.dumps(MakesAFile(trace), protocol=2))
     shutil.rmtree(tmp_path / "cache")
     with pytest.raises(ModelError, match=r"Python objects besides tensors|damaged"):
         vendor("biomedclip", tmp_path / "vendored", ONLINE)
