@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import struct
 import warnings
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from medvlm_probe.cohort.image_headers import is_dicom, read_header
 from medvlm_probe.errors import ImageError
@@ -226,7 +227,9 @@ def _parsed(file: BinaryIO, names: Iterable[str]) -> Dataset:
 
 def hush_pydicom() -> None:
     """Silence pydicom's warnings in this process: they quote values of the header, which may tell of a patient."""
-    # A filter, not catch_warnings, which would put back other threads' filters in the wrong order.
+    # A filter, not catch_warnings, which would put back other threads' filters in the wrong order. Handlers that
+    # somebody gives pydicom's own logger still get everything.
+    logging.getLogger("pydicom").propagate = False
     warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\.")
 
 
@@ -266,7 +269,8 @@ def _element_at(data: bytes, position: int, implicit: bool, little: bool) -> tup
 
 
 def _without_pixels(attributes: Dataset, cut: bool) -> ImageError:
-    if cut or "Rows" in attributes:
+    kind_of_object = str(attributes.file_meta.get("MediaStorageSOPClassUID", ""))
+    if cut or "Rows" in attributes or "ImageStorage" in UID(kind_of_object).keyword:
         return ImageError("truncated", "The DICOM file ends before its pixels.")
     modality = text(attributes, "Modality")
     kind = f" (modality {modality})" if modality.isalnum() and len(modality) <= 8 else ""

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import get_encoder
 from pydicom.uid import (
+    UID,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -65,7 +66,7 @@ def file_of(dataset: Dataset, pixels: bytes | None, syntax: str = ExplicitVRLitt
     dataset.file_meta = meta
     if pixels is not None:
         dataset.PixelData = pixels
-        encapsulated = syntax not in (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
+        encapsulated = UID(syntax).is_encapsulated
         dataset["PixelData"].VR = "OB" if encapsulated else "OW"
         dataset["PixelData"].is_undefined_length = encapsulated
     buffer = io.BytesIO()
