@@ -130,13 +130,11 @@ def _tell_apart(cohorts: Sequence[Cohort], tables: list[pd.DataFrame], kind: str
         return
     taken = set(pairs["id"]) - clashing
     for table, home in zip(tables, homes, strict=True):
-        if kind not in table:
-            continue
-        ids = table.loc[table[kind].isin(clashing), kind]
-        prefixed = ids.map(home) + "-" + ids
-        if taken & set(prefixed):
+        prefixed = {name: f"{home[name]}-{name}" for name in home.index if name in clashing}
+        if taken & set(prefixed.values()):
             raise InputError(f"Cannot tell {kind} ids of different sites apart. Name other sites with --site.")
-        table[kind] = table[kind].mask(table[kind].isin(clashing), prefixed)
+        if prefixed:
+            table[kind] = table[kind].map(lambda name, new=prefixed: new.get(name, name))
     notes.append(f"{_count(len(clashing), f'{kind} id')} occurred at different sites and got the site in front.")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from medvlm_probe.cohort.manifest_columns import MAX_AGE
+
 _LATERAL = ("LL", "RL", "LAT", "LATERAL")
 _CODE = re.compile(r"[A-Z0-9][A-Z0-9 _-]{0,15}")
 _MAKER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .,&()/+-]{0,63}")
@@ -34,9 +36,15 @@ def view_of(value: object) -> str:
 
 
 def age_of(value: object) -> float | None:
-    """Return an age (DICOM's AS: 062Y, 006M; a bare number is years) in years, at most `OLDEST`; None otherwise."""
+    """Return an age (DICOM's AS: 062Y, 006M; a bare number is years) in years, at most `OLDEST`; None otherwise.
+
+    What is above 120 years (999Y) is a placeholder.
+    """
     match = _AGE.fullmatch(str(value or "").strip().upper())
-    return min(float(match[1]) * _YEARS[match[2]], float(OLDEST)) if match else None
+    if match is None:
+        return None
+    years = float(match[1]) * _YEARS[match[2]]
+    return min(years, float(OLDEST)) if years <= MAX_AGE else None
 
 
 def sex_of(value: object) -> str | None:
