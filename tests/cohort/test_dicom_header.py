@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import SECRET, dataset_of, file_of, in_implicit, little_bytes, native
+from dicom_files import SECRET, in_implicit, little_bytes, native
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 
@@ -56,11 +56,10 @@ def test_only_the_header_is_read_from_a_path(tmp_path: Path) -> None:
 
 
 def test_a_value_that_its_bytes_do_not_give_is_absent() -> None:
-    dataset = dataset_of(CELLS, 12, AccessionNumber="7")
-    dataset.add_new("ExposureTimeInms", "UN", b"four")  # a number of eight bytes
-    found = read_attributes(file_of(dataset, little_bytes(CELLS)), ["ExposureTimeInms", "AccessionNumber"])
-    assert "ExposureTimeInms" not in found
-    assert found.AccessionNumber == "7"
+    data = native(CELLS, 12, AccessionNumber="A7", StudyID="S7")
+    data = data.replace(b"\x08\x00\x50\x00SH", b"\x08\x00\x50\x00FD")  # two bytes, said to be a number of eight
+    found = read_attributes(data, ["AccessionNumber", "StudyID"])
+    assert [element.keyword for element in found] == ["StudyID"]
 
 
 def test_what_is_no_dicom_file_has_a_reason(tmp_path: Path) -> None:
