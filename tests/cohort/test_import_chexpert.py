@@ -180,5 +180,5 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="neither a column 'Path' nor 'Study'"):
         read(tmp_path, ImportOptions())
     (tmp_path / "valid.csv").write_text(VALID)
-    with pytest.raises(ManifestError, match="No image of the 1 rows lies below"):
+    with pytest.raises(ManifestError, match="No image of 1 rows lies below"):
         read(tmp_path, ImportOptions())

@@ -172,7 +172,7 @@ def test_rows_find_their_files_wherever_they_lie(tmp_path: Path) -> None:
         ("c/2.jpeg", "another file is the same image by its name"),
     ]
     assert [note.split()[-1] for note in matched.notes] == ["2.", "1.", "1.", "2."]
-    with pytest.raises(ManifestError, match=r"No image of the 6 rows lies below .* such as '1\.png'"):
+    with pytest.raises(ManifestError, match=r"No image of 6 rows lies below .* such as '1\.png'"):
         match_images(names, ["c/9.png"], tmp_path, ".png")
 
 

@@ -104,8 +104,8 @@ def match_images(
     if not found.any():
         example = names.dropna().iloc[0] if names.notna().any() else f"*{suffix}"
         raise ManifestError(
-            f"No image of the {len(names):,} rows lies below '{folder}'. Files such as '{example}' were looked for in it "
-            f"and all folders within, as {', '.join(IMAGE_SUFFIXES)}; links to folders are not followed."
+            f"No image of {len(names):,} rows lies below '{folder}'. Files such as '{example}' were looked for there "
+            f"and in all folders within, as {', '.join(IMAGE_SUFFIXES)}; links to folders are not followed."
         )
     repeats = found & image.duplicated()
     unused = sorted(set(by_key.values()) - set(image[found]))
