@@ -92,3 +92,9 @@ class Scores:
         expected = (len(self.ids), len(self.labels))
         if self.values.shape != expected:
             raise InputError(f"Scores of shape {self.values.shape} do not fit {expected} (ids, labels).")
+
+    def rows(self, index: BoolArray | IntArray) -> Scores:
+        """Return the scores of some rows, by mask (n,) or row numbers."""
+        positions = np.arange(len(self.ids))[index]
+        ids = tuple(self.ids[i] for i in positions)
+        return Scores(self.values[positions], self.kind, self.labels, ids)

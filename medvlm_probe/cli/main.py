@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from medvlm_probe import __version__
-from medvlm_probe.cli import cohort, doctor, embed, embed_dist, export, models
+from medvlm_probe.cli import cohort, doctor, embed, embed_dist, export, models, zero_shot
 from medvlm_probe.errors import ProbeError
 
 INTERRUPTED = 130
@@ -22,6 +22,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("embed-dist")(embed_dist.embed_dist)
+app.command("zero-shot")(zero_shot.zero_shot)
 app.command("embed")(embed.embed)
 app.command("export")(export.export)
 app.add_typer(cohort.app, name="cohort")

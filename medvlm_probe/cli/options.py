@@ -93,3 +93,15 @@ VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="Say more, with tracebacks of faults.", rich_help_panel=OUTPUT)
 ]
 NoColorOption = Annotated[bool, typer.Option("--no-color", help="No colours.", rich_help_panel=OUTPUT)]
+ThresholdFromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--threshold-from",
+        help="Split to choose thresholds and the prior's frequencies on; no result uses it.",
+        rich_help_panel=DATA,
+    ),
+]
+ThresholdRuleOption = Annotated[
+    str,
+    typer.Option("--threshold-rule", help="youden, f1, or recall:FLOOR such as recall:0.9.", rich_help_panel=COMPUTE),
+]

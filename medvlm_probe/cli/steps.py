@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from medvlm_probe.embeddings.seen import SeenInTraining
     from medvlm_probe.models.contract import VisionLanguageModel
     from medvlm_probe.runs import RunFolder
+    from medvlm_probe.types import BoolArray
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,42 @@ def embed_cohort(output: Output, cohort: Cohort, model_name: str, compute: Compu
     used = cohort.select(embedded.rows)
     seen = seen_in_training(used, model.name, trained_on, embedded.keys)
     return EmbeddedCohort(cohort, used, model, embedded, seen)
+
+
+@dataclass(frozen=True)
+class EvaluatedRows:
+    """Masks over a cohort: the images that results are shown for, and those that choices are made on."""
+
+    shown: BoolArray
+    chosen_on: BoolArray
+
+
+def evaluated_rows(cohort: Cohort, split: str | None, chosen_on: str | None) -> EvaluatedRows:
+    """Return which images results are shown for: the named split, else all but those that choices are made on.
+
+    Raises:
+        UnknownNameError: no such split.
+        InputError: both are the same split, the cohort has no splits, or nothing is left to show.
+    """
+    import numpy as np
+
+    from medvlm_probe.errors import unknown_name
+
+    splits = cohort.splits()
+    known = sorted(set(splits.tolist()) - {""})
+    for name in (split, chosen_on):
+        if name is not None and not known:
+            raise InputError(f"Cohort '{cohort.name}' has no splits. Make some: medvlm-probe cohort split.")
+        if name is not None and name not in known:
+            raise unknown_name("split", name, known)
+    if split is not None and split == chosen_on:
+        raise InputError(f"Split '{split}' is both shown and used for choices. Name two different splits.")
+    nothing = np.zeros(len(cohort), dtype=bool)
+    choices = nothing if chosen_on is None else splits == chosen_on
+    shown = ~choices if split is None else splits == split
+    if not shown.any():
+        raise InputError(f"All images are in split '{chosen_on}', so none is left to show results for.")
+    return EvaluatedRows(shown, choices)
 
 
 def largest_site(cohort: Cohort) -> str | None:
