@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medvlm_probe.cli.options import (
+    DATA,
     OUTPUT,
     JsonOption,
     NoColorOption,
@@ -28,13 +29,17 @@ SpecsArgument = Annotated[
     typer.Argument(
         help="NAME:FOLDER of a published data set (iu_xray, nih_cxr14, ...), dicom:FOLDER, a manifest, a data card or "
         "a folder. Several are joined, each as a site.",
+        metavar="SPEC",
         show_default=False,
     ),
 ]
 ManifestOption = Annotated[
     Path,
     typer.Option(
-        "--out", help="The manifest to write (.csv or .parquet); images must lie below its folder.", show_default=False
+        "--out",
+        help="The manifest to write (.csv or .parquet); images must lie below its folder.",
+        show_default=False,
+        rich_help_panel=OUTPUT,
     ),
 ]
 
@@ -44,20 +49,35 @@ def import_cohort(
     out: ManifestOption,
     labels_file: Annotated[
         Path | None,
-        typer.Option("--labels-file", help="Labels made elsewhere (CheXbert's CSV) instead of the publisher's."),
+        typer.Option(
+            "--labels-file",
+            help="Labels made elsewhere (CheXbert's CSV) instead of the publisher's.",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     site: Annotated[
         list[str] | None,
-        typer.Option("--site", help="The site's name, one for each cohort in order; - keeps a cohort's own."),
+        typer.Option(
+            "--site",
+            help="The site's name, one for each cohort in order; - keeps a cohort's own.",
+            rich_help_panel=DATA,
+        ),
     ] = None,
-    copy_images: Annotated[
-        bool, typer.Option("--copy-images", help="Copy images from elsewhere below the manifest's folder.")
-    ] = False,
     uncertainty: UncertaintyOption = None,
     pseudonym_key: Annotated[
         Path | None,
-        typer.Option("--pseudonym-key", help="dicom: file of the secret key. Default: made in your data folder."),
+        typer.Option(
+            "--pseudonym-key",
+            help="dicom: file of the secret key. Default: made in your data folder.",
+            rich_help_panel=DATA,
+        ),
     ] = None,
+    copy_images: Annotated[
+        bool,
+        typer.Option(
+            "--copy-images", help="Copy images from elsewhere below the manifest's folder.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Write over an earlier import.", rich_help_panel=OUTPUT)
     ] = False,

@@ -41,6 +41,9 @@ WRITTEN = (
 )
 """Attributes that reach the manifest, each only in the form that its column expects (see `dicom_headers`)."""
 
+OWN_FILES = ("manifest.csv", "manifest.parquet", "skipped.csv", "DATA_CARD.md")
+"""What an earlier import wrote, passed over."""
+
 _OTHER = ("NumberOfFrames",)
 _SAY_EVERY = 2_000
 _NOT_STATED = "not stated"
@@ -107,7 +110,7 @@ def _files(folder: Path) -> tuple[list[str], list[tuple[str, str]]]:
     for parent, folders, found in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         here = Path(parent).relative_to(folder)
-        names += [(here / name).as_posix() for name in found if not name.startswith(".")]
+        names += [(here / name).as_posix() for name in found if not name.startswith(".") and name not in OWN_FILES]
     names.sort()
     bad = unwritable(names)
     skipped = [(_shown(names[row]), reason) for row, reason in sorted(bad.items())]
