@@ -55,7 +55,6 @@ def bundle_check(model: str) -> Check:
 def model_check(model: str, device: str, offline: bool) -> list[Check]:
     """Check that a model loads and computes, and its fast precision against float32, measured on phantoms."""
     from medvlm_probe.cli.model_probe import probe_model
-    from medvlm_probe.embeddings.precision import MIN_COSINE
     from medvlm_probe.models.zoo import load_model
 
     try:
@@ -64,14 +63,13 @@ def model_check(model: str, device: str, offline: bool) -> list[Check]:
         return [Check("model", "FAIL", str(error), f"See: medvlm-probe models check {model}.")]
     facts = f"{probe.name} loads: {probe.embedding_dim} dimensions, {probe.image_size} px, on {probe.device}"
     sound = Check("model", "PASS", facts)
-    other_faults = [fault for fault in probe.faults if not fault.startswith(probe.precision)]
-    if other_faults:
-        sound = Check("model", "FAIL", " ".join(other_faults), "Fetch or copy the model again.")
+    if probe.faults:
+        sound = Check("model", "FAIL", " ".join(probe.faults), "Fetch or copy the model again.")
     rates = ", ".join(f"{rate:.1f} images/s in {precision}" for precision, rate in probe.images_per_second.items())
     if probe.precision == "float32":
         return [sound, Check("precision", "PASS", f"float32 is the fastest here ({rates})")]
     found = f"{probe.precision}: cosine to float32 at least {probe.min_cosine:.5f} ({rates})"
-    if probe.min_cosine < MIN_COSINE:
+    if not probe.fast_is_sound:
         return [sound, Check("precision", "WARN", found, "Use --precision float32; auto falls back to it by itself.")]
     return [sound, Check("precision", "PASS", found)]
 

@@ -57,12 +57,13 @@ def show(
     from medvlm_probe.errors import ModelError
     from medvlm_probe.models.lock import read_lock
     from medvlm_probe.models.sources import on_this_machine
-    from medvlm_probe.models.zoo import find_spec
+    from medvlm_probe.models.training_data import declared_training_data
+    from medvlm_probe.models.zoo import ZOO, find_spec
 
     output = make_output(as_json=as_json, quiet=quiet, no_color=no_color)
     folder = _as_folder(name)
     lock = read_lock(folder) if folder else None
-    spec = find_spec(lock.model if lock else name) if lock or not folder else None
+    spec = ZOO.get(lock.model) if lock else None if folder else find_spec(name)
     if spec is None and lock is None:
         raise ModelError(
             f"Nothing is written down about '{name}'. 'medvlm-probe models check {name}' looks at its files."
@@ -73,6 +74,11 @@ def show(
         return
     if spec is not None:
         _print_spec(output, spec, on_this_machine(spec))
+    trained_on = declared_training_data(f"local:{folder}" if folder else name)
+    for data in trained_on:
+        output.line(f"Trained on: {data.dataset}" + (f" ({data.note.rstrip('.')})" if data.note else ""))
+    if not trained_on:
+        output.line("Trained on: not declared")
     if lock is not None:
         _print_lock(output, lock)
 
@@ -114,8 +120,11 @@ def check(
     else:
         _print_probe(output, probe, lock)
     refuse_faults(probe)
-    if not as_json:
-        output.say("Nothing wrong was found.")
+    if not probe.fast_is_sound:
+        output.warn(
+            f"{probe.precision} is too far from float32 for this model; --precision auto falls back to float32."
+        )
+    output.say("Nothing wrong was found.")
 
 
 @app.command("vendor")
@@ -209,10 +218,6 @@ def _print_spec(output: Output, spec: ModelSpec, here: bool | None) -> None:
     for label, fact in facts.items():
         if fact:
             output.line(f"{label}: {fact}")
-    for data in spec.trained_on:
-        output.line(f"Trained on: {data.dataset}" + (f" ({data.note.rstrip('.')})" if data.note else ""))
-    if not spec.trained_on:
-        output.line("Trained on: not declared")
     for caveat in spec.caveats:
         output.line(f"Caveat: {caveat.text} ({caveat.source})")
 
@@ -266,4 +271,4 @@ def _here(here: bool | None) -> str:
 
 
 def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 1e6:,.1f} MB"
+    return f"{n_bytes / 1e6:,.1f} MB" if n_bytes >= 1e5 else f"{n_bytes / 1e3:,.1f} kB"

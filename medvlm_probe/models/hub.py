@@ -290,5 +290,8 @@ def hub_is_off() -> bool:
     return bool(HF_HUB_OFFLINE)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
+    """Return the first line of what an error began with: the hub's client tells of the network only in its cause."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     return (str(error) or type(error).__name__).splitlines()[0]

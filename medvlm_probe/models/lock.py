@@ -165,15 +165,15 @@ def refuse_changes(folder: Path, lock: Lock) -> None:
             "move them elsewhere."
         )
     first = changed[0]
-    what = (
-        "is missing"
-        if first.status == "missing"
-        else f"has SHA-256 {first.sha256[:12]}... and not {first.expected[:12]}..."
-    )
-    more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+    if first.status == "missing":
+        what = f"is missing, though {LOCK_NAME} lists it"
+    else:
+        what = f"has SHA-256 {first.sha256[:12]}..., and in {LOCK_NAME} {first.expected[:12]}..."
+    more = f" (and {len(changed) - 1} more files)" if len(changed) > 1 else ""
+    anew = f", or vendor it anew: medvlm-probe models vendor {lock.model} --to NEW_FOLDER"
     raise ModelError(
-        f"{folder / first.name} {what}, as its {LOCK_NAME} says{more}. Copy the folder again from where it was made, "
-        f"or vendor it anew: medvlm-probe models vendor {lock.model} --to NEW_FOLDER."
+        f"{folder / first.name} {what}{more}. Copy the folder again from where it was made"
+        f"{'' if lock.model.startswith('local:') else anew}."
     )
 
 

@@ -51,16 +51,15 @@ def vendor(name: str, to: Path, options: LoadOptions, say: Callable[[str], None]
     """
     to = to.expanduser().resolve()
     standing = read_lock(to) if to.is_dir() else None
-    spec = find_spec(name)
-    if standing is not None and spec is not None and standing.model == name:
+    if standing is not None and standing.model == name:
         refuse_changes(to, standing)
         say(f"{to} holds {name} already, unchanged.")
         return standing
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         held = f"holds {standing.model}" if standing else "exists and is not an empty folder"
         raise ModelError(f"{to} {held}. Give a new folder to --to, or empty this one.")
-    say(f"Looking for {name}: files that are not on this machine are fetched.")
-    located = locate_model(name, options)
+    say(f"Collecting the files of {name}; what is not on this machine is fetched.")
+    spec, located = find_spec(name), locate_model(name, options)
     card = _model_card(located, options)
     pieces = [*_model_pieces(located), *card, *_declaration(declared_training_data(name))]
     return assemble(

@@ -98,6 +98,24 @@ def test_check_measures_the_model(run: Run, vendored: Path) -> None:
     assert found["lock"]["model"] == "phantom-clip"
 
 
+def test_a_fast_precision_that_is_too_far_is_a_note_and_no_fault(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medvlm_probe.embeddings.precision.MIN_COSINE", 1.1)
+    done = run("models", "check", "phantom-clip", "--device", "cpu")
+    assert done.code == 0
+    assert "too far from float32" in done.err
+
+
+def test_a_model_that_is_not_sound_ends_with_2(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from medvlm_probe.models.open_clip_adapter import OpenClipModel
+
+    own = OpenClipModel.encode_images
+    monkeypatch.setattr(OpenClipModel, "encode_images", lambda self, pixels: own(self, pixels) * float("nan"))
+    done = run("models", "check", "phantom-clip", "--device", "cpu")
+    assert done.code == 2
+    assert "loads, but is not sound" in done.err
+    assert "not finite" in done.err
+
+
 def test_check_shows_what_was_changed_and_ends_with_2(run: Run, vendored: Path) -> None:
     with (vendored / "text" / "config.json").open("a") as file:
         file.write(" ")
@@ -107,6 +125,7 @@ def test_check_shows_what_was_changed_and_ends_with_2(run: Run, vendored: Path) 
     assert "text/config.json" in done.out
     assert "changed" in done.out
     assert "Copy the folder again" in done.err
+    assert "models vendor phantom-clip --to NEW_FOLDER" in done.err
     assert "Traceback" not in done.err
 
 

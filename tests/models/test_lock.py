@@ -57,7 +57,7 @@ def test_a_changed_or_missing_file_is_found_and_refused(
     change(folder)
     faults = [state for state in examine(folder, lock) if state.status != "ok"]
     assert [state.status for state in faults] == [status]
-    with pytest.raises(ModelError, match=r"as its medvlm-probe\.lock\.json says.*Copy the folder again.*models vendor"):
+    with pytest.raises(ModelError, match=r"medvlm-probe\.lock\.json .*Copy the folder again from where it was made\.$"):
         load_model(f"local:{folder}")
 
 
