@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from medvlm_probe.cohort import grey_levels
-from medvlm_probe.cohort.dicom_header import DicomHeader, numbers, text
+from medvlm_probe.cohort.dicom_header import DicomHeader, first_item, numbers, text, value_of
 from medvlm_probe.errors import ImageError
 
 Values = NDArray[np.float64]
@@ -70,7 +70,7 @@ def grey_table(header: DicomHeader, rendering: Rendering, counts: Counts) -> NDA
 
 
 def _modality_values(header: DicomHeader, stored: Values) -> Values:
-    table = _first_item(header.attributes, "ModalityLUTSequence")
+    table = first_item(header.attributes, "ModalityLUTSequence")
     if table is not None:
         first, entries = _look_up_table(table, header.big_endian, signed=header.signed)
         return entries[np.clip(stored - first, 0, len(entries) - 1).astype(np.int64)]
@@ -88,7 +88,7 @@ def _shown(header: DicomHeader, values: Values, rendering: Rendering, pixels: Co
     full = grey_levels.linear(values, float(values.min()), float(values.max()))
     if rendering.window == 0:
         return full
-    table = _first_item(header.attributes, "VOILUTSequence")
+    table = first_item(header.attributes, "VOILUTSequence")
     windows = _windows(header.attributes)
     if rendering.window <= len(windows) and (table is None or rendering.window > 1):
         return _windowed(values, *windows[rendering.window - 1], text(header.attributes, "VOILUTFunction") or "LINEAR")
@@ -143,7 +143,7 @@ def _look_up_table(item: Dataset, big_endian: bool, signed: bool) -> tuple[int, 
     n, first = int(descriptor[0]) or 2**16, int(descriptor[1])
     if signed and first >= 2**15:
         first -= 2**16
-    data = item.get("LUTData")
+    data = value_of(item, "LUTData")
     if isinstance(data, bytes):
         of_bytes = descriptor[2] <= 8 and len(data) <= n + 1
         words = np.dtype(">u2" if big_endian else "<u2")
@@ -152,6 +152,8 @@ def _look_up_table(item: Dataset, big_endian: bool, signed: bool) -> tuple[int, 
         entries = np.array(numbers(item, "LUTData"))
     if not 0 < n <= len(entries):
         raise ImageError("corrupt", "A look-up table of the DICOM header has fewer entries than it declares.")
+    if entries.min() < 0 or entries.max() >= 2**16:
+        raise ImageError("corrupt", "A look-up table of the DICOM header has entries that 16 bits do not hold.")
     return first, entries[:n].astype(np.float64)
 
 
@@ -165,11 +167,3 @@ def _padding(header: DicomHeader, stored: NDArray[np.int64]) -> NDArray[np.bool_
     if header.signed:
         ends = [end - cell if end >= cell // 2 else end for end in ends]
     return np.asarray((stored >= min(ends)) & (stored <= max(ends)))
-
-
-def _first_item(attributes: Dataset, name: str) -> Dataset | None:
-    try:
-        items = attributes.get(name)
-        return items[0] if items else None
-    except Exception:  # whatever pydicom makes of bytes that are no sequence
-        raise ImageError("corrupt", f"The DICOM header's {name} cannot be read.") from None

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydicom import dcmread
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from medvlm_probe.cohort.image_headers import is_dicom, read_header
@@ -60,6 +62,7 @@ _SHORT_VRS = frozenset(
 _TRANSFER_SYNTAX = (2, 0x10)
 _PIXEL_DATA, _FLOAT_PIXEL_DATA = (0x7FE0, 0x10), ((0x7FE0, 0x08), (0x7FE0, 0x09))
 _UNDEFINED = 0xFFFFFFFF
+_LARGEST = 1e12
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +171,7 @@ def read_attributes(data: bytes | Path, names: Iterable[str]) -> Dataset:
 
 def whole_number(attributes: Dataset, name: str, default: int | None = None) -> int:
     """Return an attribute's one whole number; without a default a missing one is an ImageError, as a wrong one is."""
-    value = _value(attributes, name)
+    value = value_of(attributes, name)
     if value is None or value == "":
         if default is None:
             raise ImageError("corrupt", f"The DICOM header gives no {name}.")
@@ -179,28 +182,39 @@ def whole_number(attributes: Dataset, name: str, default: int | None = None) -> 
 
 
 def numbers(attributes: Dataset, name: str) -> list[float]:
-    """Return an attribute's numbers, none where it is absent or empty; ImageError where one is not finite."""
-    value = _value(attributes, name)
+    """Return an attribute's numbers, none where it is absent or empty; ImageError where one is none, or beyond 1e12."""
+    value = value_of(attributes, name)
     if value is None or value == "":
         return []
     try:
         given = [float(item) for item in (value if isinstance(value, Iterable) else [value])]
     except (TypeError, ValueError):
         given = [math.nan]
-    if not all(map(math.isfinite, given)):
+    if not all(abs(number) <= _LARGEST for number in given):
         raise ImageError("corrupt", f"The DICOM header's {name} is no number.")
     return given
 
 
 def text(attributes: Dataset, name: str) -> str:
     """Return an attribute's first text in capitals, "" where it is absent."""
-    value = _value(attributes, name)
+    value = value_of(attributes, name)
     if isinstance(value, Iterable) and not isinstance(value, str):
         value = next(iter(value), "")
     return str(value or "").strip().upper()
 
 
-def _value(attributes: Dataset, name: str) -> Any:
+def first_item(attributes: Dataset, name: str) -> Dataset | None:
+    """Return the first item of a sequence, None where there is none (ImageError where it is no sequence)."""
+    items = value_of(attributes, name)
+    if not items:
+        return None
+    if not isinstance(items, Sequence):
+        raise ImageError("corrupt", f"The DICOM header's {name} is no sequence.")
+    return items[0]
+
+
+def value_of(attributes: Dataset, name: str) -> Any:
+    """Return an attribute's value as pydicom gives it, None where it is absent (ImageError where it has none)."""
     try:
         return attributes.get(name)
     except Exception:  # whatever pydicom makes of bytes that are no valid value
@@ -269,8 +283,8 @@ def _element_at(data: bytes, position: int, implicit: bool, little: bool) -> tup
 
 
 def _without_pixels(attributes: Dataset, cut: bool) -> ImageError:
-    kind_of_object = str(attributes.file_meta.get("MediaStorageSOPClassUID", ""))
-    if cut or "Rows" in attributes or "ImageStorage" in UID(kind_of_object).keyword:
+    kind_of_object = UID(str(value_of(attributes.file_meta, "MediaStorageSOPClassUID") or ""))
+    if cut or "Rows" in attributes or "ImageStorage" in kind_of_object.keyword:
         return ImageError("truncated", "The DICOM file ends before its pixels.")
     modality = text(attributes, "Modality")
     kind = f" (modality {modality})" if modality.isalnum() and len(modality) <= 8 else ""
@@ -281,9 +295,11 @@ def _copy_frame_attributes(attributes: Dataset) -> None:
     """Copy how to show the values from the functional groups, where an enhanced object keeps it."""
     for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         for macro in _GROUP_MACROS:
-            for group in list(_value(attributes, groups) or ())[:1]:
-                for item in list(_value(group, macro) or ())[:1]:
-                    attributes.update({e.tag: e for e in item if e.keyword in _ATTRIBUTES})
+            group = first_item(attributes, groups)
+            item = None if group is None else first_item(group, macro)
+            if item is not None:
+                given = item.keys()  # raw: elements would be converted, and pydicom may fail on one that is not wanted
+                attributes.update({tag: item.get_item(tag) for tag in given if keyword_for_tag(tag) in _ATTRIBUTES})
 
 
 def _check_frames(attributes: Dataset) -> None:
