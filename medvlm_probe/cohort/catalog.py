@@ -110,8 +110,12 @@ def _published(module: str) -> Callable[[Request], Loaded]:
         if request.image_root is not None:
             raise InputError(f"'{card.name}' finds its images itself; leave the image folder out.")
         folder = Path(request.argument) if request.argument else request.folder / card.image_root
+        if folder.is_file():
+            raise InputError(
+                f"'{folder}' is a file; '{card.importer}' reads a folder. Name the folder that it lies in."
+            )
         if not folder.is_dir():
-            raise InputError(f"There is no folder '{folder}' for '{card.name}'. Check the path.")
+            raise InputError(f"There is no folder '{folder}' for '{card.importer}'. Check the path.")
         reader = importlib.import_module(f"medvlm_probe.cohort.importers.{module}")
         found: Published = reader.read(folder, request.options)
         cohort = Cohort(
@@ -212,8 +216,12 @@ def load_with_notes(
 
 
 def card_of(spec: str) -> DataCard:
-    """Return the data card of a spec as `load_cohort` takes it, without reading the cohort; the same errors."""
-    return _resolved(spec)[0]
+    """Return the data card of a spec as `load_cohort` takes it, without reading the cohort; the same errors.
+
+    A shipped card that needs a folder can be had without one.
+    """
+    cards = shipped_cards()
+    return read_card(cards[spec]) if spec in cards else _resolved(spec)[0]
 
 
 def shipped_cards() -> dict[str, Path]:

@@ -229,7 +229,8 @@ def _write(
     if card.exists() and not (plan.overwrite and WRITTEN_BY in card.read_text(encoding="utf-8", errors="replace")):
         notes.append(f"{CARD_FILE} exists and was kept; check that it fits this manifest.")
     else:
-        published = [cohort.card.name for cohort in cohorts if cohort.card.importer in PUBLISHED]
+        # A manifest that was imported earlier keeps its data set's name.
+        published = [cohort.card.name for cohort in cohorts if cohort.card.name in PUBLISHED]
         name = snake_case(folder.resolve().name) or "joined"
         write_bytes_atomically(card, import_card(joined, cohorts, plan.out.name, name, published).encode())
         paths.append(card)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medvlm_probe.cohort.importers.archives import DONE_FILE, Caps, unpack
+from medvlm_probe.cohort.importers.archives import DONE_FILE, STARTED_FILE, Caps, is_partial, unpack
 from medvlm_probe.errors import InputError, StoreError
 
 PNGS = (".png",)
@@ -79,7 +79,7 @@ def test_paths_links_and_devices_are_refused(tmp_path: Path, bad: tuple[tarfile.
     archive = pack(tmp_path / "a.tgz", member("first.png"), bad, member("last.png"))
     with pytest.raises(InputError, match="is refused"):
         unpack(archive, tmp_path / "out", PNGS, silent)
-    assert set(files_below(tmp_path)) == {"a.tgz", "out/first.png"}
+    assert set(files_below(tmp_path)) == {"a.tgz", "out/first.png", f"out/{STARTED_FILE}"}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_file_that_swells_a_thousandfold_is_refused_before_it_is_written(tmp_p
     assert archive.stat().st_size < 30_000
     with pytest.raises(InputError, match="is refused"):
         unpack(archive, tmp_path / "out", PNGS, silent, Caps(file_bytes=1_000_000))
-    assert not (tmp_path / "out").exists()
+    assert set(files_below(tmp_path / "out")) == {STARTED_FILE}
 
 
 def test_an_interrupted_run_goes_on_and_a_finished_one_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -109,9 +109,11 @@ def test_an_interrupted_run_goes_on_and_a_finished_one_is_taken_as_it_is(tmp_pat
     with pytest.raises(InputError, match="damaged or cut short"):
         unpack(archive, tmp_path / "out", PNGS, silent)
     assert DONE_FILE not in files_below(tmp_path / "out")
+    assert is_partial(tmp_path / "out")
     archive.write_bytes(whole)
     unpack(archive, tmp_path / "out", PNGS, silent)
     assert len(files_below(tmp_path / "out")) == 51
+    assert not is_partial(tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     said: list[str] = []
     unpack(archive, tmp_path / "out", PNGS, said.append)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from medvlm_probe.cohort.catalog import IMPORTERS, PUBLISHED, shipped_cards
+from medvlm_probe.cohort.catalog import IMPORTERS, PUBLISHED, card_of, shipped_cards
 from medvlm_probe.cohort.data_cards import read_card
 from medvlm_probe.cohort.labels import CHEXPERT_LABELS
 
@@ -20,6 +20,7 @@ def test_every_published_data_set_has_an_importer_that_exists() -> None:
 @pytest.mark.parametrize("name", ["iu_xray", "dicom"])
 def test_cards_are_complete(name: str) -> None:
     card = read_card(shipped_cards()[name])
+    assert card_of(name) == card
     assert (card.name, card.importer) == (name, name)
     assert tuple(card.labels) == (CHEXPERT_LABELS if name == "iu_xray" else ())
     assert len(card.known_traps) >= 5

@@ -194,6 +194,19 @@ def test_archives_are_unpacked_on_import_alone(openi: Path, tmp_path: Path) -> N
     assert again.cohort.fingerprint == first.cohort.fingerprint
 
 
+def test_an_unpacking_that_was_cut_short_goes_on(openi: Path) -> None:
+    whole = load_cohort(f"iu_xray:{openi}").table
+    with tarfile.open(openi / "NLMCXR_png.tgz", "w:gz") as archive:
+        for path in sorted((openi / "NLMCXR_png").iterdir()):
+            archive.add(path, path.name)
+    (openi / "NLMCXR_png/unpacking.json").write_text("{}")
+    (openi / f"NLMCXR_png/{PNGS[1]}.png").unlink()
+    with pytest.raises(InputError, match="in part only"):
+        load_cohort(f"iu_xray:{openi}")
+    load_with_notes(f"iu_xray:{openi}", ImportOptions(unpack_to=openi))
+    pd.testing.assert_frame_equal(load_cohort(f"iu_xray:{openi}").table, whole)
+
+
 def test_the_label_map_stands_in_the_data_card() -> None:
     body = read_card(shipped_cards()["iu_xray"]).body
     rows = [line.strip("|").split("|") for line in body.splitlines() if line.startswith("|")][2:]
@@ -303,6 +316,8 @@ def test_folders_that_are_no_iu_xray(tmp_path: Path, openi: Path, kaggle: Path) 
         load_cohort("iu_xray")
     with pytest.raises(InputError, match="There is no folder"):
         load_cohort(f"iu_xray:{tmp_path / 'none'}")
+    with pytest.raises(InputError, match="is a file; 'iu_xray' reads a folder"):
+        load_cohort(f"iu_xray:{kaggle / 'indiana_reports.csv'}")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no IU-Xray"):
         load_cohort(f"iu_xray:{tmp_path / 'empty'}")

@@ -17,6 +17,9 @@ from medvlm_probe.runs import write_bytes_atomically, write_json
 DONE_FILE = "unpacked.json"
 """What an archive's folder holds once the whole archive was unpacked."""
 
+STARTED_FILE = "unpacking.json"
+"""What it holds before: a folder with this file is not whole."""
+
 _SAY_EVERY = 500
 
 
@@ -55,6 +58,7 @@ def unpack(
     if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == facts:
         return folder
     say(f"Unpacking {archive.name} into {folder}.")
+    write_json(folder / STARTED_FILE, facts)
     n_files = n_bytes = 0
     try:
         with tarfile.open(archive, mode="r|*") as members:
@@ -79,7 +83,13 @@ def unpack(
     if n_files == 0:
         raise InputError(f"{archive.name} holds no {' or '.join(suffixes)} files. Check which archive this is.")
     write_json(done, facts)
+    (folder / STARTED_FILE).unlink()
     return folder
+
+
+def is_partial(folder: Path) -> bool:
+    """Return whether an archive was unpacked into a folder, but not to its end."""
+    return (folder / STARTED_FILE).is_file() and not (folder / DONE_FILE).is_file()
 
 
 def _checked_path(member: tarfile.TarInfo, archive: Path) -> PurePosixPath | None:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from medvlm_probe.cohort.importers.archives import unpack
+from medvlm_probe.cohort.importers.archives import is_partial, unpack
 from medvlm_probe.cohort.importers.dicom_headers import view_of
 from medvlm_probe.cohort.importers.iu_xray_labels import LABEL_MAP, labels_from_codes, labels_from_file
 from medvlm_probe.cohort.importers.iu_xray_reports import (
@@ -112,20 +112,21 @@ def read(folder: Path, options: ImportOptions) -> Published:
 def _folder_or_archive(
     folder: Path, names: Sequence[str], archive_stem: str, suffixes: tuple[str, ...], options: ImportOptions
 ) -> Path | None:
-    """Return the first of the folders that exists, else that of the unpacked archive, else None."""
-    for name in names:
-        if (folder / name).is_dir():
-            return folder / name
-    for suffix in ARCHIVE_SUFFIXES:
-        archive = folder / f"{archive_stem}{suffix}"
-        if archive.is_file():
-            if options.unpack_to is None:
-                raise InputError(
-                    f"{archive.name} is an archive. Unpack and import it first: medvlm-probe cohort import "
-                    f"iu_xray:{folder} --out FOLDER/manifest.csv"
-                )
-            return unpack(archive, options.unpack_to / archive_stem, suffixes, options.say)
-    return None
+    """Return the first of the folders that exists whole, else that of the unpacked archive, else None."""
+    found = [folder / name for name in names if (folder / name).is_dir()]
+    partial = [place for place in found if is_partial(place)]
+    if found and not partial:
+        return found[0]
+    archives = [folder / f"{archive_stem}{suffix}" for suffix in ARCHIVE_SUFFIXES]
+    archive = next((path for path in archives if path.is_file()), None)
+    if archive is None and not partial:
+        return None
+    if archive is None or options.unpack_to is None:
+        what = f"'{partial[0]}' was unpacked in part only" if partial else f"{archive_stem} is an archive"
+        raise InputError(
+            f"{what}. Unpack it and import: medvlm-probe cohort import iu_xray:{folder} --out FOLDER/manifest.csv"
+        )
+    return unpack(archive, options.unpack_to / archive_stem, suffixes, options.say)
 
 
 def _openi_reports(folder: Path, skipped: Skipped) -> list[Report]:

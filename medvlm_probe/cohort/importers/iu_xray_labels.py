@@ -102,14 +102,14 @@ def labels_from_codes(studies: Sequence[Report]) -> tuple[tuple[str, ...], NDArr
     notes = ["Labels come from the codes that people gave each report (the table of the data card), not from images."]
     if len(coded) < len(different):
         notes.append(
-            f"Not coded ('No Indexing') are {len(different) - len(coded):,} of {len(different):,} studies: all their labels "
-            "are unknown."
+            f"Not coded ('No Indexing') are {len(different) - len(coded):,} of {len(different):,} studies: all their "
+            "labels are unknown."
         )
     more = sum(bool(labels_of_automatic(report.automatic) - labels_of(report.major)) for report in coded)
     if more:
         notes.append(
-            f"In {more:,} of {len(coded):,} coded studies a program's term (column mesh_automatic) names a finding that "
-            "people did not code; the labels follow the people."
+            f"In {more:,} of {len(coded):,} coded studies a program's term (column mesh_automatic) names a finding "
+            "that people did not code; the labels follow the people."
         )
     return CHEXPERT_LABELS, values, notes
 
