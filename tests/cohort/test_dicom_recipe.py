@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -431,9 +432,10 @@ def test_a_file_cut_anywhere_is_refused(compression: str) -> None:
 @given(st.data())
 def test_damaged_files_decode_or_raise_image_error_and_nothing_else(data: st.DataObject) -> None:
     compression = data.draw(st.sampled_from(sorted(COMPRESSIONS)))
-    damaged = bytearray(
-        COMPRESSIONS[compression](TWELVE << 4, 16, VOILUTSequence=[table_item(np.arange(400), 5, 16)], **WINDOW)
-    )
+    group = Dataset()
+    group.FrameVOILUTSequence = [Dataset()]
+    tables = {"VOILUTSequence": [table_item(np.arange(40), 5, 16)], "SharedFunctionalGroupsSequence": [group]}
+    damaged = bytearray(COMPRESSIONS[compression](TWELVE[:16, :16] << 4, 16, **tables, **WINDOW, PixelPaddingValue=9))
     for _ in range(data.draw(st.integers(1, 4))):
         position = data.draw(st.integers(0, len(damaged) - 1))
         if data.draw(st.booleans()):
@@ -445,3 +447,11 @@ def test_damaged_files_decode_or_raise_image_error_and_nothing_else(data: st.Dat
     except ImageError as error:
         assert error.reason in REASONS  # noqa: PT017
         assert "Doe" not in str(error)  # noqa: PT017
+
+
+def test_several_threads_decode_the_same() -> None:
+    files = [encode(TWELVE << 4, 16, **WINDOW) for name, encode in COMPRESSIONS.items() if name != "JPEG lossless"]
+    alone = [decode(data).tobytes() for data in files]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda data: decode(data).tobytes(), files * 8))
+    assert together == alone * 8
