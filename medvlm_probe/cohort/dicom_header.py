@@ -147,11 +147,14 @@ def read_attributes(data: bytes | Path, names: Iterable[str]) -> Dataset:
             absent from the result.
 
     Raises:
-        ImageError: no DICOM file, or an encoding that is not read.
+        ImageError: no DICOM file, an encoding that is not read, or a path that cannot be opened as a file.
     """
     wanted = tuple(names)
     if isinstance(data, bytes):
         found = _parsed(BytesIO(data), wanted)
+    elif not data.is_file():
+        reason, what = ("not_a_file", "a folder, pipe or device") if data.exists() else ("missing_file", "not there")
+        raise ImageError(reason, f"The file is {what}.")
     else:
         try:
             with data.open("rb") as file:

@@ -218,8 +218,8 @@ def _check_range(cells: Cells, header: DicomHeader) -> None:
         return
     half = 2 ** (header.bits_stored - 1)
     values = cells.view(np.dtype(f"i{header.bits_allocated // 8}")) if header.signed else cells
-    low, high = (-half, half - 1) if header.signed else (0, 2 * half - 1)
-    if values.min() < low or values.max() > high:
+    # Of negative values some decoders extend the sign, others give the bits stored alone.
+    if values.min() < -half or values.max() >= 2 * half:
         raise ImageError(
             "corrupt", f"The compressed values exceed the {header.bits_stored} bits that the DICOM header gives them."
         )

@@ -65,7 +65,8 @@ def read_header(data: bytes) -> ImageHeader:
     if is_dicom(data):
         raise ImageError(
             "unsupported_format",
-            "The file is DICOM, which the recipe png/v1 does not read. Write 'recipe: dicom/v1' into the data card.",
+            "The file is DICOM, which the recipe png/v1 does not read. Write 'recipe: dicom/v1' into the data card, "
+            "DATA_CARD.md beside the manifest, or end the file's name in .dcm.",
         )
     if data.startswith(_DICOM_STARTS):
         raise ImageError(

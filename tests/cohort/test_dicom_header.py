@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 import warnings
@@ -68,8 +69,10 @@ def test_what_is_no_dicom_file_has_a_reason(tmp_path: Path) -> None:
     assert reason_of(b"text") == "not_an_image"
     assert reason_of(data[132:]) == "no_preamble"
     assert reason_of(Path(get_testdata_file("image_dfl.dcm", download=False))) == "unsupported_format"
-    assert reason_of(tmp_path / "absent.dcm") == "unreadable"
-    assert reason_of(tmp_path) == "unreadable"
+    assert reason_of(tmp_path / "absent.dcm") == "missing_file"
+    assert reason_of(tmp_path) == "not_a_file"
+    os.mkfifo(tmp_path / "pipe.dcm")
+    assert reason_of(tmp_path / "pipe.dcm") == "not_a_file"
 
 
 def test_a_deflated_file_is_never_inflated(monkeypatch: pytest.MonkeyPatch) -> None:

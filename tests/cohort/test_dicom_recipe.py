@@ -182,6 +182,15 @@ def test_phantoms_with_a_sign_look_like_the_phantom(phantom: Phantom, bits: int)
         np.testing.assert_array_equal(found, unsigned)
 
 
+@LIBJPEG
+def test_a_sign_within_lossless_jpeg() -> None:
+    """The code stream knows no sign: it holds the bits stored of the two's complement."""
+    signed = (TWELVE.astype(int) - 2048).astype(np.int16)
+    bits = (signed.view(np.uint16) & 4095).astype(np.uint16)
+    found = greys(COMPRESSIONS["JPEG lossless"](bits, 12, PixelRepresentation=1, **WINDOW))
+    np.testing.assert_array_equal(found, greys(native(signed, 12, **WINDOW)))
+
+
 def test_a_jpeg_baseline_phantom_looks_like_the_phantom(phantom: Phantom) -> None:
     found = greys(in_jpeg(phantom.pixels, 8))
     assert np.corrcoef(found.ravel(), phantom.pixels.ravel())[0, 1] > 0.999

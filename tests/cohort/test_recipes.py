@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +96,22 @@ def test_files_are_read_by_their_first_bytes(tmp_path: Path) -> None:
         assert key == source.content_key(row)
     assert [source.header(row).format for row in range(3)] == ["PNG", "TIFF", "DICOM"]
     assert source.rows([2]).recipe == "dicom/v1"
+
+
+def test_exported_dicom_phantoms_can_be_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from medvlm_probe.cli.main import main
+
+    out = str(tmp_path / "phantoms")
+    for arguments in (["export", "phantom:n=2", "--format", "dicom", "--out", out], ["check", out, "--json"]):
+        monkeypatch.setattr(sys, "argv", ["medvlm-probe", "cohort", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert not end.value.code
+    found = json.loads(capsys.readouterr().out)
+    assert (found["recipe"], found["n_images"], found["quarantine"]) == ("dicom/v1", 10, [])
+    assert found["sizes"] == [{"mode": "L", "width": 224, "height": 224, "n_images": 10}]
 
 
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if name.startswith("dicom")])
