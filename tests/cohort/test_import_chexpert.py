@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from published_cohorts import assert_written_as_read
 
 from medvlm_probe.cohort.importers.chexpert import read
 from medvlm_probe.cohort.importers.published import ImportOptions
@@ -89,6 +90,20 @@ def test_the_folders_above_the_patients_may_have_any_names(tmp_path: Path, root:
     table = read(publish(tmp_path, root), ImportOptions()).table
     assert table["image"].tolist()[0] == f"{root}train/patient00001/study1/view1_frontal.jpg"
     assert len(table) == 5
+
+
+def test_rows_without_a_path_or_with_one_of_elsewhere_are_left_out(tmp_path: Path) -> None:
+    publish(tmp_path)
+    with (tmp_path / "valid.csv").open("a") as file:
+        file.write(f",Male,73,Frontal,AP,{ALL_ZERO}\n/etc/passwd,Male,73,Frontal,AP,{ALL_ZERO}\n")
+        file.write(f"../../../patient00001/study1/view1_frontal.jpg,Male,73,Frontal,AP,{ALL_ZERO}\n")
+    found = read(tmp_path, ImportOptions())
+    assert len(found.table) == 5
+    assert list(found.skipped.itertuples(index=False, name=None)) == [
+        ("a row without a name", "its image file is not there"),
+        ("/etc/passwd", "its image file is not there"),
+        ("../../../patient00001/study1/view1_frontal.jpg", "an earlier row has the same image"),
+    ]
 
 
 def test_missing_images_are_left_out_and_told(tmp_path: Path) -> None:
@@ -182,3 +197,8 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "valid.csv").write_text(VALID)
     with pytest.raises(ManifestError, match="No image of 1 rows lies below"):
         read(tmp_path, ImportOptions())
+
+
+def test_the_manifest_written_from_it_is_the_same_cohort(tmp_path: Path) -> None:
+    cohort = assert_written_as_read("chexpert", publish(tmp_path))
+    assert cohort.group_kind == "patient"

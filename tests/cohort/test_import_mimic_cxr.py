@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from published_cohorts import assert_written_as_read
 
 from medvlm_probe.cohort.importers.mimic_cxr import read
 from medvlm_probe.cohort.importers.published import ImportOptions
@@ -146,6 +147,16 @@ def test_without_splits_a_labels_file_replaces_all(tmp_path: Path) -> None:
     assert table[list(CHEXPERT_LABELS)].notna().sum().sum() == 1
 
 
+def test_rows_without_ids_get_no_labels_of_others(tmp_path: Path) -> None:
+    publish(tmp_path, zipped=False)
+    path = tmp_path / "mimic-cxr-2.0.0-metadata.csv"
+    path.write_text(METADATA.replace("10000764,57375967,,AP LLD", ",,,AP LLD"))
+    with (tmp_path / "mimic-cxr-2.0.0-chexpert.csv").open("a") as file:
+        file.write("10000764,,1.0,1.0,,,,,,,,,,,,\n")
+    found = read(tmp_path, ImportOptions())
+    assert found.table.loc[3, ["patient", "study", *found.labels]].isna().all()
+
+
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="does not look like MIMIC-CXR-JPG"):
         read(tmp_path, ImportOptions())
@@ -156,3 +167,8 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mimic-cxr-2.0.0-chexpert.csv.gz").unlink()
     with pytest.raises(ManifestError, match=r"holds no mimic-cxr-2\.\*-chexpert\.csv or mimic-cxr-2\.\*-negbio\.csv"):
         read(tmp_path, ImportOptions())
+
+
+def test_the_manifest_written_from_it_is_the_same_cohort(tmp_path: Path) -> None:
+    cohort = assert_written_as_read("mimic_cxr", publish(tmp_path))
+    assert cohort.group_kind == "patient"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from published_cohorts import assert_written_as_read
 
 from medvlm_probe.cohort.importers.nih_cxr14 import LABEL_MAP, read
 from medvlm_probe.cohort.importers.published import BOX_COLUMNS, SKIPPED_COLUMNS, ImportOptions, Published
@@ -181,3 +182,8 @@ def test_labels_equal_those_of_the_real_multisite_rows(tmp_path: Path, shared_di
     labels = sorted({label for mapped in LABEL_MAP.values() for label in mapped})
     np.testing.assert_array_equal(found[labels], real[labels].astype(np.float32))
     assert len(found) > 900
+
+
+def test_the_manifest_written_from_it_is_the_same_cohort(tmp_path: Path) -> None:
+    cohort = assert_written_as_read("nih_cxr14", publish(tmp_path))
+    assert cohort.group_kind == "patient"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from published_cohorts import assert_written_as_read
 
 from medvlm_probe.cohort.importers.padchest import classes_of, read
 from medvlm_probe.cohort.importers.padchest_labels import LABEL_MAP, OPEN_CLASSES
@@ -89,7 +90,7 @@ def test_rows_become_the_columns_of_a_manifest(tmp_path: Path, name: str, flat: 
     assert first["patient"] == "padchest-839860488694292331637988235681460987"
     assert first[["study", "site", "view", "sex", "report", "label_method"]].tolist() == [
         "20536686640136348236148679891455886468",
-        "san_juan",
+        "padchest",
         "PA",
         "F",
         "sin hallazg patolog edad pacient .",
@@ -211,3 +212,8 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
 def test_the_table_of_findings_names_labels_alone() -> None:
     assert {label for labels in LABEL_MAP.values() for label in labels} == set(CHEXPERT_LABELS)
     assert not OPEN_CLASSES & LABEL_MAP.keys()
+
+
+def test_the_manifest_written_from_it_is_the_same_cohort(tmp_path: Path) -> None:
+    cohort = assert_written_as_read("padchest", publish(tmp_path, {}, {"Labels": "['unchanged', 'nodule']"}))
+    assert cohort.group_kind == "patient"

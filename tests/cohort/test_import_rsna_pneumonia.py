@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from published_cohorts import assert_written_as_read
 
 from medvlm_probe.cohort.importers.published import ImportOptions
 from medvlm_probe.cohort.importers.rsna_pneumonia import NO_PATIENTS, read
@@ -117,3 +118,8 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
         read(tmp_path, ImportOptions())
     with pytest.raises(InputError, match="takes no labels file"):
         read(publish(tmp_path), ImportOptions(labels_file=tmp_path / "x.csv"))
+
+
+def test_the_manifest_written_from_it_is_the_same_cohort(tmp_path: Path) -> None:
+    cohort = assert_written_as_read("rsna_pneumonia", publish(tmp_path))
+    assert cohort.group_kind == "image"

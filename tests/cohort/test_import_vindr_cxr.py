@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from published_cohorts import assert_written_as_read
 
 from medvlm_probe.cohort.importers.published import BOX_COLUMNS, ImportOptions
 from medvlm_probe.cohort.importers.vindr_cxr import KAGGLE_CLASSES, LABEL_MAP, read
@@ -161,6 +162,14 @@ def test_votes_equal_a_count_by_hand(tmp_path_factory: pytest.TempPathFactory, i
             assert found.table.loc[number, label] == expected
 
 
+def test_classes_that_the_release_does_not_have_are_told(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text(KAGGLE.replace(f"{B},Infiltration", f"{B},Infiltratoin"))
+    put(tmp_path, f"train/{A}.dicom", f"train/{B}.dicom")
+    found = read(tmp_path, ImportOptions())
+    assert found.table.loc[1, "lung_opacity"] == 0
+    assert found.notes == ("Findings of a class that VinDr-CXR does not have, passed over: 1.",)
+
+
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="does not look like VinDr-CXR"):
         read(tmp_path, ImportOptions())
@@ -178,3 +187,8 @@ def test_boxes_are_a_frame_of_numbers(tmp_path: Path) -> None:
     found = read(physionet(tmp_path), ImportOptions())
     assert found.boxes is not None
     assert all(pd.api.types.is_float_dtype(found.boxes[name]) for name in "xywh")
+
+
+def test_the_manifest_written_from_it_is_the_same_cohort(tmp_path: Path) -> None:
+    cohort = assert_written_as_read("vindr_cxr", physionet(tmp_path))
+    assert cohort.group_kind == "image"

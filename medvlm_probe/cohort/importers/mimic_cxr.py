@@ -58,13 +58,15 @@ def read(folder: Path, options: ImportOptions) -> Published:
             LABEL_MAP,
         )
     values, label_notes = settled(values)
+    if texts:
+        options.say(f"Reading {len(texts):,} reports ...")
     reports, n_unreadable = _reports(folder, texts, rows["study_id"])
     table = pd.DataFrame(
         {
             "image": matched.image,
             "patient": "mimic-" + rows["subject_id"],
             "study": "s" + rows["study_id"],
-            "site": "beth_israel",
+            "site": "bidmc",
             "view": views(column(rows, "ViewPosition")),
             **({} if split is None else {"split": split}),
             **({"report": reports} if texts else {}),
@@ -99,6 +101,7 @@ def _splits(folder: Path, images: pd.Series) -> pd.Series | None:
 def _study_labels(path: Path) -> tuple[pd.DataFrame, int]:
     """Return the labels by study, and how many rows repeat a study."""
     table = read_table(path, ("study_id",), None)
+    table = table[table["study_id"].notna()]
     values = stated_labels(table, path, LABEL_MAP).set_axis(pd.Index(table["study_id"]))
     repeated = values.index.duplicated()
     return values[~repeated], int(repeated.sum())

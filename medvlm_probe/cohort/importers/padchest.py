@@ -65,7 +65,7 @@ def read(folder: Path, options: ImportOptions) -> Published:
             "image": matched.image,
             "patient": "padchest-" + column(rows, "PatientID"),
             "study": column(rows, "StudyID"),
-            "site": "san_juan",
+            "site": "padchest",
             "view": views(column(rows, "Projection").replace(_VIEWS)),
             "age": age,
             "sex": sexes(column(rows, "PatientSex_DICOM")),

@@ -153,6 +153,7 @@ def read(folder: Path, options: ImportOptions) -> Published:
         notes=(
             *matched.notes,
             *counted(len(test), "Images of the test, without labels"),
+            *counted(_n_strange(readings), "Findings of a class that VinDr-CXR does not have, passed over"),
             *counted(n_contradicting, "Readings of 'No finding' beside a finding, counted as the finding"),
             *box_notes,
         ),
@@ -238,6 +239,10 @@ def _voted(readings: _Readings, labels: tuple[str, ...]) -> tuple[pd.DataFrame, 
     rows["n_readers"] = n_readers.astype(str)
     rows["finding_votes"] = rows["name"].map(_vote_texts(said, dict(zip(names, n_readers, strict=True))))
     return rows, int(contradicts.sum())
+
+
+def _n_strange(readings: list[_Readings]) -> int:
+    return sum(int((~part.said["class"].dropna().isin(list(LABEL_MAP))).sum()) for part in readings)
 
 
 def _majority(votes: NDArray[np.int64], n_readers: NDArray[np.intp]) -> NDArray[np.float32]:
