@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from medvlm_probe import __version__
-from medvlm_probe.cli import cohort, doctor, embed, embed_dist, export, models, zero_shot
+from medvlm_probe.cli import cohort, doctor, embed, embed_dist, export, models, prompts, zero_shot
 from medvlm_probe.errors import ProbeError
 
 INTERRUPTED = 130
@@ -27,6 +27,7 @@ app.command("embed")(embed.embed)
 app.command("export")(export.export)
 app.add_typer(cohort.app, name="cohort")
 app.add_typer(models.app, name="models")
+app.add_typer(prompts.app, name="prompts")
 app.command("doctor")(doctor.doctor)
 
 

@@ -21,6 +21,11 @@ TEXTS_PER_BATCH = 64
 class SplicedTextTower(Protocol):
     """A text tower between token embeddings and the text's embedding."""
 
+    @property
+    def reads_padding(self) -> bool:
+        """Whether a text's embedding depends on how far it is padded."""
+        ...
+
     def embed(self, ids: Tensor) -> Tensor:
         """Return (K, T, C) token embeddings of (K, T) token ids, before positions are added."""
         ...
@@ -108,6 +113,11 @@ class DualEncoder:
         """
         mask, pooled_at = prompts.spliced_mask(), prompts.spliced_pooled_at()
         return self.text_tower.forward(prompts.spliced(), mask, pooled_at).float()
+
+    @property
+    def texts_feel_each_other(self) -> bool:
+        """Whether a text's embedding depends on the other texts of a call, through the length they are padded to."""
+        return self.text_tower.reads_padding and self.padded_length is None
 
     def saliency_layer(self) -> SaliencyLayer:
         """Return the layer for class activation maps."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,7 @@ class ClipTextTower:
 
     module: Any
     eos_id: int | None
+    reads_padding: ClassVar[bool] = False
 
     def embed(self, ids: Tensor) -> Tensor:
         """Return (K, T, C) token embeddings of (K, T) ids."""

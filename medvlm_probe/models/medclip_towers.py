@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -110,6 +110,7 @@ class MedClipTextTower:
     """
 
     module: MedClip
+    reads_padding: ClassVar[bool] = True
 
     def embed(self, ids: Tensor) -> Tensor:
         """Return (K, T, C) word embeddings of (K, T) ids; BERT itself adds positions, types and normalisation."""

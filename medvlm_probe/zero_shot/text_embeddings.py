@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,27 +59,47 @@ def embed_texts(
 ) -> NDArray[np.float32]:
     """Return (K, D) float32 embeddings of texts, not normalised; those in the cache are not computed again.
 
-    A text's file is named by a hash over the model's fingerprint and the text, so nothing can go stale and no text
-    shows in a file's name.
+    The cache's folder is named by the model's fingerprint, and a text is found by its hash, so nothing can go stale and
+    no text shows in a file's name. What one call computes is one file.
 
     Raises:
         ModelError: a text is longer than the model's context.
     """
+    folder = (cache_dir or default_cache_dir()) / "texts" / sha256_json([LAYOUT, model.fingerprint])[:24]
+    keys = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+    found = _cached(folder, model.embedding_dim)
+    missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
+    if missing:
+        vectors = _encoded(model, list(missing.values()))
+        buffer = io.BytesIO()
+        np.savez(buffer, keys=np.array(list(missing)), vectors=vectors)
+        write_bytes_atomically(folder / f"{sha256_json(sorted(missing))[:24]}.npz", buffer.getvalue())
+        found |= dict(zip(missing, vectors, strict=True))
+    return np.stack([found[key] for key in keys])
+
+
+def _encoded(model: VisionLanguageModel, texts: Sequence[str]) -> NDArray[np.float32]:
     import torch
 
-    folder = (cache_dir or default_cache_dir()) / "texts" / sha256_json([LAYOUT, model.fingerprint])[:24]
-    paths = [folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npy" for text in texts]
-    found = {path: vector for path in paths if (vector := _read(path, model.embedding_dim)) is not None}
-    missing = [i for i, path in enumerate(paths) if path not in found]
-    if missing:
-        with torch.inference_mode():
-            computed = model.encode_texts([texts[i] for i in missing]).float().cpu().numpy()
-        for i, vector in zip(missing, computed, strict=True):
-            buffer = io.BytesIO()
-            np.save(buffer, vector, allow_pickle=False)
-            write_bytes_atomically(paths[i], buffer.getvalue())
-            found[paths[i]] = vector
-    return np.stack([found[path] for path in paths])
+    # One by one where a tower averages its padding in: else a text's embedding would depend on its neighbours.
+    alone = getattr(model, "texts_feel_each_other", False)
+    calls = [[text] for text in texts] if alone else [list(texts)]
+    with torch.inference_mode():
+        return np.concatenate([model.encode_texts(call).float().cpu().numpy() for call in calls])
+
+
+def _cached(folder: Path, embedding_dim: int) -> dict[str, NDArray[np.float32]]:
+    """Return what the folder's whole files hold; a file that cannot be read is passed over and computed again."""
+    found: dict[str, NDArray[np.float32]] = {}
+    for path in sorted(folder.glob("*.npz")):
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                keys, vectors = content["keys"], content["vectors"]
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            continue
+        if vectors.shape == (len(keys), embedding_dim) and np.isfinite(vectors).all():
+            found |= dict(zip(keys.tolist(), vectors, strict=True))
+    return found
 
 
 def unit_rows(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -87,11 +108,3 @@ def unit_rows(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     if not (lengths > 0).all():
         raise InputError("An embedding is zero and has no direction.")
     return np.asarray(vectors / lengths, dtype=np.float32)
-
-
-def _read(path: Path, embedding_dim: int) -> NDArray[np.float32] | None:
-    try:
-        vector = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return vector if vector.shape == (embedding_dim,) and np.isfinite(vector).all() else None
