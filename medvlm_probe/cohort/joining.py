@@ -196,7 +196,8 @@ def _absent_notes(cohorts: Sequence[Cohort], labels: Sequence[str]) -> list[str]
     for cohort in cohorts:
         absent = [label for label in labels if label not in cohort.labels]
         if absent:
-            notes.append(f"{cohort.name} has no labels for {', '.join(absent)}: unknown there, not absent.")
+            missing = f" for {', '.join(absent)}" if cohort.labels else ""
+            notes.append(f"{cohort.name} has no labels{missing}: unknown there, not absent.")
     return notes
 
 

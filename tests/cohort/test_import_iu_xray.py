@@ -393,8 +393,8 @@ def test_the_real_samples_agree_with_the_real_manifest(shared_dir: Path, layout:
     table = found.cohort.table
     assert len(table) == 60
     assert table["study"].nunique() == 30
-    known = load_cohort(str(folder)).table.drop_duplicates("study").set_index("study").loc[table["study"]]
-    columns = ["patient", "report", *CHEXPERT_LABELS]
+    known = load_cohort(str(folder)).table.drop_duplicates("study").set_index("study", drop=False).loc[table["study"]]
+    columns = ["patient", "study", "site", "report", *CHEXPERT_LABELS]
     pd.testing.assert_frame_equal(table[columns], known[columns].reset_index(drop=True), check_dtype=False)
     assert found.skipped["what"].tolist() == (["CXR156", "CXR180"] if layout == "openi" else [])
     assert found.cohort.source.read(7).mode == "L"

@@ -79,6 +79,8 @@ def test_labels_are_the_union_and_what_a_source_lacks_is_unknown() -> None:
     expected = [[np.nan, 1, 1], [np.nan, -1, 0], [0, 0, np.nan], [1, np.nan, np.nan]]
     np.testing.assert_array_equal(joined.table[list(joined.labels)].to_numpy(), expected)
     assert "b has no labels for mass: unknown there, not absent." in joined.notes
+    none = join_cohorts([a, cohort("c", {"patient": ["7", "8"]})])
+    assert "c has no labels: unknown there, not absent." in none.notes
 
 
 def test_policies_that_differ_are_refused_unless_one_is_chosen() -> None:

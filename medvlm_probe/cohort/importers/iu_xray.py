@@ -36,6 +36,9 @@ KAGGLE_REPORTS, KAGGLE_PROJECTIONS = "indiana_reports.csv", "indiana_projections
 KAGGLE_IMAGES = "images/images_normalized"
 
 
+SITE = "indiana"
+"""The publisher's; the reports come from several hospitals and do not say from which."""
+
 Skipped = list[tuple[str, str]]
 
 
@@ -87,6 +90,7 @@ def read(folder: Path, options: ImportOptions) -> Published:
             "image": [path for _, path in rows],
             "patient": [f"iu-{report.uid}" for report in studies],
             "study": [f"CXR{report.uid}" for report in studies],
+            "site": SITE,
             "view": views,
             "report": [report.text or None for report in studies],
             **{label: values[:, i] for i, label in enumerate(labels)},
