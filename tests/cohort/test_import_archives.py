@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import tarfile
@@ -100,6 +101,16 @@ def test_a_file_that_swells_a_thousandfold_is_refused_before_it_is_written(tmp_p
     with pytest.raises(InputError, match="is refused"):
         unpack(archive, tmp_path / "out", PNGS, silent, Caps(file_bytes=1_000_000))
     assert set(files_below(tmp_path / "out")) == {STARTED_FILE}
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XGLTYPE])
+def test_a_header_that_swells_is_refused_before_it_is_read(tmp_path: Path, kind: bytes) -> None:
+    info = tarfile.TarInfo("header")
+    info.type, info.size = kind, 5_000_000
+    with gzip.open(tmp_path / "a.tgz", "wb") as file:
+        file.write(info.tobuf(tarfile.USTAR_FORMAT) + bytes(5_000_192))
+    with pytest.raises(InputError, match="header of more than 1,000,000 bytes"):
+        unpack(tmp_path / "a.tgz", tmp_path / "out", PNGS, silent, Caps(file_bytes=1_000_000))
 
 
 def test_an_interrupted_run_goes_on_and_a_finished_one_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -174,6 +174,7 @@ def test_what_is_left_out(folder: Path) -> None:
     (folder / "new\nline.dcm").write_bytes((folder / "b.dcm").read_bytes())
     os.symlink("/dev/zero", folder / "endless")
     os.mkfifo(folder / "pipe")
+    os.symlink(write(folder.parent / "elsewhere"), folder / "linked")
     os.symlink(folder / "gone", folder / "broken")
     (folder / os.fsdecode(b"caf\xe9.dcm")).write_bytes((folder / "b.dcm").read_bytes())
     found = load(folder)
@@ -181,8 +182,9 @@ def test_what_is_left_out(folder: Path) -> None:
     left_out = dict(zip(found.skipped["what"], found.skipped["reason"], strict=True))
     assert set(left_out) == {
         *("report", "film", "DICOMDIR", "notes.txt", "cut.dcm", "empty", "preamble", "no_meta", "endless", "pipe"),
-        *("broken", "new\\nline.dcm", "caf\\udce9.dcm"),
+        *("linked", "broken", "new\\nline.dcm", "caf\\udce9.dcm"),
     }
+    assert "leaves the cohort's folder" in left_out["linked"]
     assert "without an image" in left_out["report"]
     assert "without an image" in left_out["DICOMDIR"]
     assert "several frames" in left_out["film"]

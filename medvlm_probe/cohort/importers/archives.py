@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import tarfile
@@ -9,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 from medvlm_probe.errors import InputError, StoreError
 from medvlm_probe.runs import write_bytes_atomically, write_json
@@ -56,12 +57,16 @@ def unpack(
     status = archive.stat()
     facts = {"archive": archive.name, "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
     if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == facts:
+        (folder / STARTED_FILE).unlink(missing_ok=True)
         return folder
     say(f"Unpacking {archive.name} into {folder}.")
     write_json(folder / STARTED_FILE, facts)
     n_files = n_bytes = 0
     try:
-        with tarfile.open(archive, mode="r|*") as members:
+        with (
+            _opened(archive) as raw,
+            tarfile.open(mode="r:", fileobj=cast(IO[bytes], _Capped(raw, archive.name, caps.file_bytes))) as members,
+        ):
             for member in members:
                 path = _checked_path(member, archive)
                 if path is None or path.suffix.lower() not in suffixes:
@@ -89,7 +94,37 @@ def unpack(
 
 def is_partial(folder: Path) -> bool:
     """Return whether an archive was unpacked into a folder, but not to its end."""
-    return (folder / STARTED_FILE).is_file() and not (folder / DONE_FILE).is_file()
+    return (folder / STARTED_FILE).is_file()
+
+
+@dataclass(frozen=True)
+class _Capped:
+    """A tar file's bytes; reading more at once than a file may have is refused.
+
+    The tar reader takes whole headers into memory, and a header may claim any size.
+    """
+
+    raw: IO[bytes]
+    name: str
+    most: int
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= self.most + tarfile.BLOCKSIZE:
+            raise InputError(f"{self.name} is refused: it holds a header of more than {self.most:,} bytes.")
+        return self.raw.read(size)
+
+    def seek(self, position: int) -> int:
+        return self.raw.seek(position)
+
+    def tell(self) -> int:
+        return self.raw.tell()
+
+
+def _opened(archive: Path) -> IO[bytes]:
+    """Return the tar file within an archive, compressed by gzip or plain."""
+    with archive.open("rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+    return cast(IO[bytes], gzip.open(archive)) if compressed else archive.open("rb")
 
 
 def _checked_path(member: tarfile.TarInfo, archive: Path) -> PurePosixPath | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,11 +70,12 @@ def read(folder: Path, options: ImportOptions) -> Published:
     if not files:
         raise InputError(f"No files lie in '{folder}'. Check the path.")
     key = read_key(options.pseudonym_key)
+    root = folder.resolve()
     rows: list[Row] = []
     instances: Counter[str] = Counter()
     for number, name in enumerate(files, start=1):
         try:
-            rows.append(_row(folder / name, name, key, instances))
+            rows.append(_row(root, name, key, instances))
         except ImageError as error:
             skipped.append((_shown(name), REASONS[error.reason]))
         if number % _SAY_EVERY == 0:
@@ -117,15 +117,18 @@ def _files(folder: Path) -> tuple[list[str], list[tuple[str, str]]]:
     return [name for row, name in enumerate(names) if row not in bad], skipped
 
 
-def _row(path: Path, name: str, key: PseudonymKey, instances: Counter[str]) -> Row:
+def _row(root: Path, name: str, key: PseudonymKey, instances: Counter[str]) -> Row:
     """Return one image's row, and count its instance; ImageError for what is no single image."""
     from medvlm_probe.cohort.dicom_recipe import read_attributes
 
-    status = path.stat() if path.exists() else None
-    if status is None or not stat.S_ISREG(status.st_mode):
+    path = root / name
+    real = Path(os.path.realpath(path))
+    if not real.is_file():
         raise ImageError("not_a_file", "This is no plain file.")
+    if not real.is_relative_to(root):
+        raise ImageError("outside_folder", "The path leaves the folder.")
     header = read_attributes(path, (*READ_FOR_PSEUDONYMS, *WRITTEN, *_OTHER))
-    if not (_positive(header, "Rows") and _positive(header, "Columns")) or Path(name).name.upper() == "DICOMDIR":
+    if not (_positive(header, "Rows") and _positive(header, "Columns")) or path.name.upper() == "DICOMDIR":
         raise ImageError("no_pixels", "The file has no image.")
     if (_positive(header, "NumberOfFrames") or 1) > 1:
         raise ImageError("several_frames", "The file has several frames.")

@@ -1,4 +1,4 @@
-"""A CSV of labels that a user has: CheXbert's or CheXpert's output, or a hospital's own table."""
+"""A CSV of labels that a user has for a published data set: the output of CheXbert or of the CheXpert labeler."""
 
 from __future__ import annotations
 
@@ -55,15 +55,12 @@ class LabelFile:
         return text
 
 
-def read_label_file(
-    path: Path, kinds: dict[str, Callable[[str], str]], labels: tuple[str, ...] | None = CHEXPERT_LABELS
-) -> LabelFile:
-    """Read a CSV or Parquet of labels.
+def read_label_file(path: Path, kinds: dict[str, Callable[[str], str]]) -> LabelFile:
+    """Read a CSV or Parquet of CheXpert's labels; other columns are passed over.
 
     Args:
         path: the file.
         kinds: columns (snake_case) that may say what a row is about, best first, and how their cells become keys.
-        labels: the columns that may be labels; None takes every column of 1, 0, -1 and empty cells.
 
     Raises:
         InputError: no column of `kinds`, no label columns, or cells that are no label.
@@ -78,20 +75,17 @@ def read_label_file(
         )
     values: dict[str, NDArray[np.float32]] = {}
     for name, (written, column) in columns.items():
-        if name == kind or (labels is not None and name not in labels):
+        if name not in CHEXPERT_LABELS:
             continue
-        numbers, bad = label_values(column)
-        if labels is not None and bad.any():
+        values[name], bad = label_values(column)
+        if bad.any():
             rows = rows_text((np.flatnonzero(bad)[:5] + 1).tolist(), int(bad.sum()))
             raise InputError(f"{path.name}: column '{written}' holds values other than 1, 0, -1 or blank in {rows}.")
-        if not bad.any() and (labels is not None or np.isfinite(numbers).any()):
-            values[name] = numbers
     if not values:
         raise InputError(f"{path.name} has no label columns. Name them as CheXpert does, with 1, 0, -1 or blank cells.")
     written, column = columns[kind]
     keys = pd.Series(column.to_pandas(), dtype=object).fillna("").map(kinds[kind])
     order = [name for name in CHEXPERT_LABELS if name in values]
-    order += [name for name in values if name not in order]
     table = pd.DataFrame(values, columns=order).set_index(pd.Index(keys, dtype=object))
     table = table[table.index != ""]
     distinct = table.reset_index(names="key").drop_duplicates().set_index("key")
