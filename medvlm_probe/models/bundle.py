@@ -87,6 +87,19 @@ def without_locations(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
     return {**model_cfg, "text_cfg": text, "vision_cfg": vision}
 
 
+def without_fetching(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model configuration whose towers are never fetched by themselves: all weights are in the one file.
+
+    Published and vendored configurations of a model become equal by it, and so do their fingerprints.
+    """
+    text, vision = dict(model_cfg["text_cfg"]), dict(model_cfg["vision_cfg"])
+    if text.get("hf_model_name"):
+        text["hf_model_pretrained"] = False
+    if vision.get("timm_model_name"):
+        vision["timm_model_pretrained"] = False
+    return {**model_cfg, "text_cfg": text, "vision_cfg": vision}
+
+
 def read_bundle(folder: Path, name: str | None = None) -> Bundle:
     """Return the bundle in a local folder; nothing is fetched, whatever its configuration names.
 
@@ -119,7 +132,7 @@ def read_bundle(folder: Path, name: str | None = None) -> Bundle:
     has_own_tokenizer = bool(text_cfg.get("hf_tokenizer_name")) or "text" in tower_configs
     return Bundle(
         name=name or f"local:{folder.name}",
-        model_cfg={**model_cfg, "text_cfg": text_cfg, "vision_cfg": vision_cfg},
+        model_cfg=without_fetching({**model_cfg, "text_cfg": text_cfg, "vision_cfg": vision_cfg}),
         preprocess_cfg=preprocess_cfg,
         weights=find_weights(folder),
         tokenizer=_tokenizer_folder(folder, text_cfg) if has_own_tokenizer else None,

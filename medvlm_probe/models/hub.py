@@ -15,6 +15,7 @@ from medvlm_probe.models.bundle import (
     Bundle,
     find_weights,
     read_config,
+    without_fetching,
 )
 from medvlm_probe.models.lock import FamilyName, Origin
 
@@ -199,7 +200,7 @@ def _with_hub_towers(
         tower_configs["vision"] = folder / "config.json"
     return Bundle(
         name=name,
-        model_cfg={**model_cfg, "text_cfg": text_cfg, "vision_cfg": vision_cfg},
+        model_cfg=without_fetching({**model_cfg, "text_cfg": text_cfg, "vision_cfg": vision_cfg}),
         preprocess_cfg=preprocess_cfg,
         weights=weights,
         tokenizer=tokenizer,

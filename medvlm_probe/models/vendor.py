@@ -132,14 +132,12 @@ def _locked_pieces(folder: Path, lock: Lock) -> list[Piece]:
 
 
 def _config_inside(bundle: Bundle) -> bytes:
-    """Return `open_clip_config.json` with towers as folders inside the bundle, and no tower to be fetched."""
+    """Return `open_clip_config.json` with towers as folders inside the bundle."""
     text, vision = dict(bundle.model_cfg["text_cfg"]), dict(bundle.model_cfg["vision_cfg"])
     if "text" in bundle.tower_configs:
-        text |= {"hf_model_name": TEXT, "hf_model_pretrained": False}
+        text["hf_model_name"] = TEXT
     if bundle.tokenizer is not None:
         text["hf_tokenizer_name"] = TEXT
-    if "timm_model_name" in vision:
-        vision["timm_model_pretrained"] = False
     if "vision" in bundle.tower_configs:
         vision["timm_model_name"] = LOCAL_DIR + VISION
     model_cfg = {**bundle.model_cfg, "text_cfg": text, "vision_cfg": vision}

@@ -97,6 +97,14 @@ def test_ids_of_the_hub_become_folders_and_the_pickle_becomes_safetensors(hub: H
     assert (folder / "README.md").read_text() == CARD
 
 
+def test_published_safetensors_keep_their_fingerprint_when_vendored(
+    hub: HubServer, tmp_path: Path, biomedclip_module: torch.nn.Module
+) -> None:
+    save_file(dict(biomedclip_module.state_dict()), tmp_path / "BiomedCLIP" / "open_clip_model.safetensors")
+    vendor("biomedclip", tmp_path / "vendored", ONLINE)
+    assert load_model(f"local:{tmp_path / 'vendored'}").fingerprint == load_model("biomedclip").fingerprint
+
+
 def test_plain_open_clip_loads_the_folder_from_within(
     hub: HubServer,
     tmp_path: Path,
