@@ -1,0 +1,1 @@
+"""What repairs a model: linear probes, fine-tuning, losses."""
