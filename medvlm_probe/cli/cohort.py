@@ -177,6 +177,8 @@ def _tables(found: CohortCheck) -> dict[str, pd.DataFrame]:
         "ids_at_sites": found.ids_at_sites,
         "copies": found.copies,
         "leaks": found.leaks,
+        "near_copies": found.near_copies,
+        "near_leaks": found.near_leaks,
         "quarantine": found.quarantine,
         "sizes": found.sizes,
     }
@@ -226,6 +228,7 @@ def _print_check(output: Output, found: CohortCheck) -> None:
         ("Groups in several splits", found.groups_in_splits),
         ("Patient ids at several sites", found.ids_at_sites),
         ("Copies across splits, sites or patients", found.leaks),
+        ("Near copies, to be looked at", found.near_copies),
         ("Quarantine", found.quarantine),
     ):
         if len(frame):

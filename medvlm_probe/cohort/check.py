@@ -12,8 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from medvlm_probe.cohort.cohort import Cohort, GroupKind
+from medvlm_probe.cohort.copies import copy_table, leaks, near_copy_table
 from medvlm_probe.cohort.images import REASONS
 from medvlm_probe.cohort.manifest import MANIFEST_COLUMNS
+from medvlm_probe.cohort.perceptual_hash import THUMBNAIL, Thumbnails, thumbnail
 from medvlm_probe.errors import ImageError
 
 _CHUNK = 256
@@ -36,6 +38,9 @@ class CohortCheck:
         images_read: whether the images were read; the tables below are empty otherwise.
         copies: images with the same content: copy (number of the set), image, site, split, patient.
         leaks: the sets of `copies` that span splits, sites or patients: copy, n_images, across.
+        near_copies: images that look the same with other bytes (re-encoded, resized, slightly cropped, mirrored ...):
+            near_copy (number of the set), image, site, split, patient, correlation, change. See `near_copies`.
+        near_leaks: the sets of `near_copies` that span splits, sites or patients: near_copy, n_images, across.
         quarantine: image, reason, message.
         sizes: mode, width, height, n_images, most frequent first.
     """
@@ -56,6 +61,8 @@ class CohortCheck:
     images_read: bool
     copies: pd.DataFrame
     leaks: pd.DataFrame
+    near_copies: pd.DataFrame
+    near_leaks: pd.DataFrame
     quarantine: pd.DataFrame
     sizes: pd.DataFrame
 
@@ -66,6 +73,7 @@ class CohortCheck:
 
 
 class _Seen(NamedTuple):
+    thumbnail: Thumbnails | None = None
     key: str = ""
     mode: str = ""
     size: tuple[int, int] = (0, 0)
@@ -80,14 +88,17 @@ def check_cohort(
 
     Args:
         cohort: any cohort.
-        read_images: decode every image; finds copies and bad files. False looks at the table alone.
+        read_images: decode every image; finds copies, near copies and bad files. False looks at the table alone.
         workers: threads that decode.
         progress: called with the number of images read so far.
     """
     table = cohort.table
     groups = cohort.groups()
     seen = _read_all(cohort, workers, progress) if read_images else []
-    copies = _copies(cohort, seen)
+    keys = [item.key for item in seen]
+    thumbnails = [item.thumbnail for item in seen if item.thumbnail is not None]
+    copies = copy_table(cohort, keys)
+    near_copies = near_copy_table(cohort, keys, np.array(thumbnails, np.uint8).reshape(-1, THUMBNAIL, THUMBNAIL))
     return CohortCheck(
         name=cohort.name,
         recipe=cohort.source.recipe,
@@ -108,7 +119,9 @@ def check_cohort(
         ids_at_sites=_ids_at_sites(cohort),
         images_read=read_images,
         copies=copies,
-        leaks=_leaks(copies),
+        leaks=leaks(copies),
+        near_copies=near_copies,
+        near_leaks=leaks(near_copies),
         quarantine=_quarantine(cohort, seen),
         sizes=_sizes(seen),
     )
@@ -134,7 +147,7 @@ def _read_all(cohort: Cohort, workers: int, progress: Callable[[int], None] | No
             image, key = cohort.source.read_with_key(row)
         except ImageError as error:
             return _Seen(reason=error.reason, message=str(error))
-        return _Seen(key, image.mode, image.size)
+        return _Seen(thumbnail(image), key, image.mode, image.size)
 
     seen: list[_Seen] = []
     with ThreadPoolExecutor(max_workers=workers) as pool:
@@ -181,34 +194,6 @@ def _spanning(frame: pd.DataFrame, name: str, what: str) -> pd.DataFrame:
     return pd.DataFrame({name: ids, what: values, "n_images": n_images.reindex(ids.index)}).reset_index(drop=True)
 
 
-def _copies(cohort: Cohort, seen: list[_Seen]) -> pd.DataFrame:
-    columns = ["copy", "image", "site", "split", "patient"]
-    if not seen:
-        return pd.DataFrame(columns=columns)
-    keys = pd.Series([item.key for item in seen])
-    repeated = keys.duplicated(keep=False) & (keys != "")
-    frame = pd.DataFrame(
-        {
-            "image": cohort.table["image"],
-            "site": cohort.sites(),
-            "split": cohort.splits(),
-            "patient": cohort.table["patient"].fillna("") if "patient" in cohort.table else "",
-        }
-    )[repeated.to_numpy()]
-    codes, _ = pd.factorize(keys[repeated])
-    frame.insert(0, "copy", codes + 1)
-    return frame.sort_values("copy", kind="stable").reset_index(drop=True)
-
-
-def _leaks(copies: pd.DataFrame) -> pd.DataFrame:
-    rows = []
-    for number, part in copies.groupby("copy"):
-        across = [name for name in ("split", "site", "patient") if part[name].nunique() > 1]
-        if across:
-            rows.append((number, len(part), ", ".join(across)))
-    return pd.DataFrame(rows, columns=["copy", "n_images", "across"])
-
-
 def _quarantine(cohort: Cohort, seen: list[_Seen]) -> pd.DataFrame:
     images = cohort.table["image"]
     rows = [(images.iloc[row], item.reason, item.message) for row, item in enumerate(seen) if item.reason]
@@ -237,12 +222,11 @@ def _notes(check: CohortCheck) -> list[str]:
         notes.append(
             f"{shared} at more than one site, each taken as one patient; prefix ids with the site if they differ."
         )
-    across_splits = check.leaks["across"].str.contains("split").astype(bool)
-    for leaks, where in ((check.leaks[across_splits], "in several splits: a leak"), (check.leaks[~across_splits], "")):
-        if len(leaks):
-            notes.append(
-                f"{_count(len(leaks), 'image')} copied byte for byte {where or 'at several sites or patients'}."
-            )
+    for found, how in ((check.leaks, "copied byte for byte"), (check.near_leaks, "copied nearly as it is")):
+        in_splits = found["across"].str.contains("split").astype(bool)
+        for sets, where in ((found[in_splits], "in several splits: a leak"), (found[~in_splits], "")):
+            if len(sets):
+                notes.append(f"{_count(len(sets), 'image')} {how} {where or 'at several sites or patients'}.")
     if len(check.quarantine):
         counts = check.quarantine["reason"].value_counts()
         listed = "; ".join(f"{count:,} x {REASONS[str(reason)]}" for reason, count in counts.items())

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from medvlm_probe.cohort.catalog import load_cohort
 from medvlm_probe.cohort.check import CohortCheck, check_cohort
 from medvlm_probe.cohort.cohort import Cohort
+from medvlm_probe.cohort.data_cards import DataCard
+from medvlm_probe.cohort.images import FileImages
+from medvlm_probe.cohort.joining import join_cohorts
 
 ROWS = [
     ("a.png", "p1", "north", "train", "1", "secret words"),
@@ -76,6 +79,51 @@ def test_leaks_copies_and_shared_ids(cohort: Cohort) -> None:
     assert rows(check.leaks) == [(1, 2, "split, site, patient")]
 
 
+@pytest.fixture
+def near_cohort(tmp_path: Path) -> Cohort:
+    """Three phantoms: a is there again as JPEG, twice with the same bytes, b is mirrored, c stands alone."""
+    phantoms = load_cohort("phantom:sites=reference,n=12,size=128")
+    _, first = np.unique(phantoms.groups(), return_index=True)
+    a, b, c = (phantoms.source.read(int(row)) for row in first[:3])
+    a.save(tmp_path / "a.png")
+    a.resize((100, 100)).save(tmp_path / "a.jpg", quality=60)
+    (tmp_path / "a_again.jpg").write_bytes((tmp_path / "a.jpg").read_bytes())
+    b.save(tmp_path / "b.png")
+    ImageOps.mirror(b).save(tmp_path / "b_mirrored.png")
+    c.save(tmp_path / "c.png")
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "blank.png")
+    Image.fromarray(np.full((64, 64), 9, np.uint8)).save(tmp_path / "blank2.png")
+    rows = [
+        ("a.png", "p1", "north", "train"),
+        ("b.png", "p2", "north", "train"),
+        ("a.jpg", "p9", "north", "test"),
+        ("c.png", "p3", "north", "test"),
+        ("b_mirrored.png", "p2", "north", "train"),
+        ("a_again.jpg", "p1", "south", "train"),
+        ("blank.png", "p4", "north", "train"),
+        ("blank2.png", "p5", "north", "test"),
+        ("gone.png", "p1", "north", "train"),
+    ]
+    table = pd.DataFrame(rows, columns=["image", "patient", "site", "split"])
+    table.to_csv(tmp_path / "manifest.csv", index=False)
+    return load_cohort(str(tmp_path))
+
+
+def test_near_copies_and_their_leaks(near_cohort: Cohort) -> None:
+    check = check_cohort(near_cohort)
+    assert rows(check.near_copies[["near_copy", "image", "site", "split", "patient", "change"]]) == [
+        (1, "a.png", "north", "train", "p1", "same way up"),
+        (1, "a.jpg", "north", "test", "p9", "same way up"),
+        (1, "a_again.jpg", "south", "train", "p1", "same way up"),
+        (2, "b.png", "north", "train", "p2", "mirrored"),
+        (2, "b_mirrored.png", "north", "train", "p2", "mirrored"),
+    ]
+    assert check.near_copies["correlation"].between(0.96, 1).all()
+    assert rows(check.near_leaks) == [(1, 3, "split, site, patient")]
+    assert rows(check.copies[["image"]]) == [("a.jpg",), ("a_again.jpg",)]
+    assert "1 image copied nearly as it is in several splits: a leak." in check.notes
+
+
 def test_quarantine_and_sizes(cohort: Cohort) -> None:
     check = check_cohort(cohort)
     assert [row[:2] for row in rows(check.quarantine)] == [("broken.png", "truncated"), ("missing.png", "missing_file")]
@@ -99,6 +147,7 @@ def test_without_reading_images(cohort: Cohort) -> None:
     check = check_cohort(cohort, read_images=False)
     assert not check.images_read
     assert len(check.copies) == len(check.leaks) == len(check.quarantine) == len(check.sizes) == 0
+    assert len(check.near_copies) == len(check.near_leaks) == 0
 
 
 def test_threads_and_progress(cohort: Cohort) -> None:
@@ -122,6 +171,32 @@ def test_an_image_alone(tmp_path: Path) -> None:
     assert check.group_kind == "image"
     assert "each image is its own group" in check.notes[0]
     assert rows(check.sites) == [("", "", 1, 1)]
+
+
+@pytest.mark.slow
+def test_the_leaks_of_the_real_radiographs(shared_dir: Path) -> None:
+    """Indiana's images stand in both folders, under the same patients; the splits agree but for one fold in five."""
+    root, names = shared_dir / "real_cxr", ("iu_xray", "multisite")
+    single, several = (load_cohort(str(root / name)) for name in names)
+    joined = join_cohorts([single, several])
+    table = joined.table.assign(image=np.array(names)[joined.part] + "/" + joined.table["image"])
+    source = FileImages(root, tuple(table["image"]))
+    check = check_cohort(Cohort("joint", table, joined.labels, "ignore", source, DataCard(name="joint")), workers=2)
+    uid = several.table.loc[several.sites() == "indiana", "patient"].str.removeprefix("iu-").astype(int)
+    n_calib = int((uid % 5 == 2).sum())
+    assert (len(uid), n_calib) == (542, 137)
+    across = check.copies.groupby("copy")["image"].agg(lambda images: images.str.split("/").str[0].nunique())
+    assert (across == 2).sum() == len(uid)
+    assert check.leaks["across"].tolist() == ["split"] * n_calib
+    assert check.groups_in_splits["splits"].tolist() == ["calib train"] * n_calib
+    assert f"{n_calib} images copied byte for byte in several splits: a leak." in check.notes
+    # Within Indiana one film stands mirrored beside itself, and one nearly the same; both with their own patient.
+    assert check.near_copies["image"].str.contains("CXR1303|CXR2280").all()
+    assert set(check.near_copies["change"]) == {"mirrored", "same way up"}
+    assert len(check.near_leaks) == 0
+    for cohort in (single, several):
+        alone = check_cohort(cohort, workers=2)
+        assert len(alone.leaks) == len(alone.near_leaks) == len(alone.groups_in_splits) == 0
 
 
 def test_the_real_sites_have_neither_leaks_nor_bad_files(shared_dir: Path) -> None:
