@@ -94,7 +94,7 @@ def import_cohort(
     from medvlm_probe.cohort.write_manifest import ManifestPlan, check_plan, write_manifest
 
     output = make_output(as_json=as_json, quiet=quiet, no_color=no_color)
-    plan = ManifestPlan(out, tuple(site or ()), uncertainty, copy_images, overwrite)
+    plan = ManifestPlan(out, tuple(site or ()), uncertainty, copy_images, overwrite, labels_file)
     check_plan(plan)
     options = ImportOptions(labels_file, unpack_to=out.parent, say=output.say, pseudonym_key=pseudonym_key)
     loaded = []

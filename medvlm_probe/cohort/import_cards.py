@@ -14,7 +14,15 @@ WRITTEN_BY = "Written by `medvlm-probe cohort import`."
 """A line of every card that an import writes; such a card may be written again."""
 
 
-def import_card(joined: Joined, cohorts: Sequence[Cohort], manifest: str, name: str, published: Sequence[str]) -> str:
+def import_card(
+    joined: Joined,
+    cohorts: Sequence[Cohort],
+    *,
+    manifest: str,
+    name: str,
+    published: Sequence[str],
+    labels_file: str | None = None,
+) -> str:
     """Return the text of a data card.
 
     Args:
@@ -23,6 +31,7 @@ def import_card(joined: Joined, cohorts: Sequence[Cohort], manifest: str, name: 
         manifest: the manifest's file name.
         name: what several cohorts together are called; a single one keeps its own name.
         published: names of published data sets among the cohorts.
+        labels_file: the file that the labels come from, where they are not the source's own.
     """
     import yaml
 
@@ -49,7 +58,8 @@ def import_card(joined: Joined, cohorts: Sequence[Cohort], manifest: str, name: 
     }
     front = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)
     bodies = "\n\n".join(card.body for card in cards if card.body)
-    return f"---\n{front}---\n\n{WRITTEN_BY}\n\n{_table(joined, cohorts)}\n{bodies}\n"
+    origin = f" The labels come from `{labels_file}`, not as it is told below." if labels_file else ""
+    return f"---\n{front}---\n\n{WRITTEN_BY}{origin}\n\n{_table(joined, cohorts)}\n{bodies}\n"
 
 
 def _facts(cohorts: Sequence[Cohort], field: str) -> str:

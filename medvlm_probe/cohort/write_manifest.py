@@ -45,6 +45,7 @@ class ManifestPlan:
         uncertainty: what -1 becomes, where the cohorts differ.
         copy_images: copy images that do not lie below the manifest's folder into it.
         overwrite: write over files of an earlier import.
+        labels_file: where the labels come from if they are not the source's own; the data card says so.
     """
 
     out: Path
@@ -52,6 +53,7 @@ class ManifestPlan:
     uncertainty: UncertaintyPolicy | None = None
     copy_images: bool = False
     overwrite: bool = False
+    labels_file: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +99,9 @@ def write_manifest(loaded: Sequence[Loaded], plan: ManifestPlan, progress: Progr
     sets = _image_sets([item.cohort for item in loaded])
     places = places_below(plan.out.parent, sets)
     if None in places and not plan.copy_images:
-        raise elsewhere_error(plan.out, [images for images, place in zip(sets, places, strict=True) if place is None])
+        raise elsewhere_error(plan.out, sets)
+    # Cohorts that cannot be joined are refused before anything is copied.
+    join_cohorts([item.cohort for item in loaded], sites=plan.sites, uncertainty=plan.uncertainty)
     parts = []
     n_done, n_all = 0, sum(len(images.images) for images, place in zip(sets, places, strict=True) if place is None)
     for item, images, place in zip(loaded, sets, places, strict=True):
@@ -106,9 +110,8 @@ def write_manifest(loaded: Sequence[Loaded], plan: ManifestPlan, progress: Progr
     cohorts = [part.cohort for part in parts]
     joined = join_cohorts(cohorts, sites=plan.sites, uncertainty=plan.uncertainty)
     _check_images(joined, cohorts)
-    skipped = pd.concat([part.skipped.assign(cohort=part.cohort.name) for part in parts], ignore_index=True)
-    skipped = skipped[["cohort", *SKIPPED_COLUMNS]]
-    boxes = pd.concat([part.boxes for part in parts], ignore_index=True)
+    skipped = _stacked([part.skipped.assign(cohort=part.cohort.name) for part in parts])[["cohort", *SKIPPED_COLUMNS]]
+    boxes = _stacked([part.boxes for part in parts])
     notes = [*_named_notes(parts), *joined.notes]
     paths = _write(plan, joined, cohorts, boxes, skipped, notes)
     return WrittenManifest(_read_back(plan.out), skipped, len(boxes), tuple(notes), tuple(paths))
@@ -152,7 +155,7 @@ def _placed(
         failed |= copy_images(folder, images, names, rows, progress)
     kept = np.array([row not in failed for row in range(len(names))], dtype=np.bool_)
     left_out = [(ascii(images.images[row])[1:-1], failed[row]) for row in sorted(failed)]
-    skipped = pd.concat([item.skipped, pd.DataFrame(left_out, columns=list(SKIPPED_COLUMNS))], ignore_index=True)
+    skipped = _stacked([item.skipped, pd.DataFrame(left_out, columns=list(SKIPPED_COLUMNS))])
     new_names = dict(zip(images.images, names, strict=True))
     cohort = cohort.select(kept)
     table = cohort.table.assign(image=[new_names[image] for image in cohort.table["image"]])
@@ -191,6 +194,12 @@ def _named_notes(parts: Sequence[_Part]) -> list[str]:
     if len(parts) == 1:
         return list(parts[0].notes)
     return [f"{part.cohort.name}: {note}" for part in parts for note in part.notes]
+
+
+def _stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of all tables; the first where none has rows, for its columns."""
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else tables[0]
 
 
 def _check_images(joined: Joined, cohorts: Sequence[Cohort]) -> None:
@@ -232,7 +241,11 @@ def _write(
         # A manifest that was imported earlier keeps its data set's name.
         published = [cohort.card.name for cohort in cohorts if cohort.card.name in PUBLISHED]
         name = snake_case(folder.resolve().name) or "joined"
-        write_bytes_atomically(card, import_card(joined, cohorts, plan.out.name, name, published).encode())
+        labels_file = plan.labels_file.name if plan.labels_file is not None else None
+        text = import_card(
+            joined, cohorts, manifest=plan.out.name, name=name, published=published, labels_file=labels_file
+        )
+        write_bytes_atomically(card, text.encode())
         paths.append(card)
     _write_table(plan.out, joined)
     return [plan.out, *paths]

@@ -105,6 +105,7 @@ def test_labels_from_elsewhere(run: Run, openi: Path, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert {row["label"]: row["n_uncertain"] for row in done.json["labels"]} == {"edema": 1, "pneumonia": 0}
     assert any("column 'study'" in note for note in done.json["notes"])
+    assert "labels come from `chexbert.csv`" in (openi / "DATA_CARD.md").read_text()
 
 
 def test_a_dicom_folder(run: Run, tmp_path: Path) -> None:

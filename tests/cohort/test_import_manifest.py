@@ -116,6 +116,14 @@ def test_images_elsewhere_are_refused_with_the_folder_that_would_do(north: Path,
     assert f"--out {north.parent / 'both.csv'}" in str(caught.value)
     assert "--copy-images" in str(caught.value)
     assert not out.parent.exists()
+    with pytest.raises(InputError, match=f"--out {north.parent / 'both.csv'}"):
+        written(north / "both.csv", north, south)
+
+
+def test_cohorts_that_cannot_be_joined_are_refused_before_anything_is_copied(north: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="sites were named"):
+        written(tmp_path / "out" / "m.csv", north, copy_images=True, sites=("a", "b"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_copies_appear_whole_go_on_and_overwrite_nothing(north: Path, south: Path, tmp_path: Path) -> None:
