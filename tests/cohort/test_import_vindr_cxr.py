@@ -71,7 +71,7 @@ def physionet(folder: Path) -> Path:
         f"{B},R1,Consolidation,900.96,587.81,1205.36,888.71\n{A},R1,No finding,,,,\n{B},R3,Lung cavity,5,5,5,9\n"
     )
     (notes / "image_labels_test.csv").write_text(
-        wide([(C, None, {"Edema"})], [name.replace("diseases", "disease") for name in CLASSES])
+        wide([(C, None, {"Edema", "No finding"})], [name.replace("diseases", "disease") for name in CLASSES])
     )
     (notes / "annotations_test.csv").write_text(f"image_id,class_name,x_min,y_min,x_max,y_max\n{C},Edema,1,2,4,8\n")
     put(folder, f"train/{A}.dicom", f"train/{B}.dicom", f"test/{C}.dicom")
@@ -93,9 +93,9 @@ def test_physionet_labels_are_the_majority_of_readers_and_the_consensus(tmp_path
     assert table["finding_votes"].tolist() == [
         "No finding 2/3|Rib fracture 1/3",
         "Consolidation 1/3|Infiltration 1/3|Lung cavity 1/3|No finding 1/3|Pneumonia 1/3",
-        "Edema 1/1",
+        "Edema 1/1|No finding 1/1",
     ]
-    assert "Readings of 'No finding' beside a finding, counted as the finding: 1." in found.notes
+    assert "Readings of 'No finding' beside a finding, counted as the finding: 2." in found.notes
 
 
 def test_physionet_boxes(tmp_path: Path) -> None:
