@@ -264,6 +264,11 @@ def _fetch(repo_id: str, name: str, cache_dir: Path | None) -> Path | None:
         ) from error
     except Exception as error:  # a broken connection's class depends on which HTTP library the hub's client is built on
         reason = error
+    if getattr(getattr(reason, "response", None), "status_code", None) in (401, 403):
+        raise ModelError(
+            f"The Hugging Face hub refuses {repo_id}/{name} to this machine's token. "
+            f"It may have run out: {LOG_IN} anew, and run again."
+        ) from reason
     raise ModelError(
         f"{repo_id}/{name} could not be fetched from the Hugging Face hub ({_first_line(reason)}). "
         "Check the name and the network, or give a folder: --model local:FOLDER."

@@ -27,6 +27,8 @@ from medvlm_probe.models.zoo import find_spec, locate_model
 
 TOKENIZER_FILES = (*TOKENIZER_MAIN, *TOKENIZER_EXTRA)
 CLIP_FILES = ("config.json", "preprocessor_config.json", "processor_config.json", "merges.txt", *TOKENIZER_FILES)
+PREPROCESS_KEYS = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
+"""What open_clip reads of a transform; its table of published tags says more beside it."""
 TEXT, VISION = "text", "vision"
 
 
@@ -141,7 +143,8 @@ def _config_inside(bundle: Bundle) -> bytes:
     if "vision" in bundle.tower_configs:
         vision["timm_model_name"] = LOCAL_DIR + VISION
     model_cfg = {**bundle.model_cfg, "text_cfg": text, "vision_cfg": vision}
-    content = {"model_cfg": model_cfg, "preprocess_cfg": dict(bundle.preprocess_cfg)}
+    preprocess_cfg = {key: value for key, value in bundle.preprocess_cfg.items() if key in PREPROCESS_KEYS}
+    content = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}
     return (json.dumps(content, indent=2, default=list) + "\n").encode()
 
 

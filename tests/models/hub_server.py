@@ -23,6 +23,7 @@ class HubServer:
     Attributes:
         repositories: `owner/name` to a folder of files.
         gated: repositories that answer 403 as for terms not accepted.
+        invalid_token: whether it answers 401 as for a token that has run out.
         drops: file name to how many more downloads of it break off.
         drops_at: the share of a file at which they do.
         takes_ranges: whether it goes on where a download broke off.
@@ -32,6 +33,7 @@ class HubServer:
 
     repositories: dict[str, Path] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
+    invalid_token: bool = False
     drops: dict[str, int] = field(default_factory=dict)
     drops_at: float = 0.5
     takes_ranges: bool = True
@@ -66,6 +68,8 @@ class _Answers(BaseHTTPRequestHandler):
         repository, _, rest = self.path.lstrip("/").partition("/resolve/")
         if self.path in self.hub.plain:
             self._send(self.hub.plain[self.path].read_bytes(), self.path, with_body)
+        elif self.hub.invalid_token:
+            self._refuse(401, "", "Invalid credentials in Authorization header")
         elif repository in self.hub.gated:
             self._refuse(403, "GatedRepo")
         elif repository not in self.hub.repositories:
@@ -77,9 +81,12 @@ class _Answers(BaseHTTPRequestHandler):
             else:
                 self._refuse(404, "EntryNotFound")
 
-    def _refuse(self, status: int, code: str) -> None:
+    def _refuse(self, status: int, code: str, message: str = "") -> None:
         self.send_response(status)
-        self.send_header("X-Error-Code", code)
+        if code:
+            self.send_header("X-Error-Code", code)
+        if message:
+            self.send_header("X-Error-Message", message)
         self.send_header("X-Repo-Commit", REVISION)
         self.send_header("Content-Length", "0")
         self.end_headers()

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from medvlm_probe.errors import ModelError, StoreError, UnknownNameError
 from medvlm_probe.models import ZOO, LoadOptions, load_model
 from medvlm_probe.models.lock import LOCK_NAME, examine, read_lock
+from medvlm_probe.models.open_clip_adapter import build_module
 from medvlm_probe.models.training_data import read_training_data
 from medvlm_probe.models.vendor import licence_in_card, vendor
 from medvlm_probe.models.zoo import BIOMEDBERT_REPOSITORY, BIOMEDCLIP_REPOSITORY
@@ -189,6 +190,12 @@ def test_gated_and_missing_repositories_say_how_to_log_in(hub: HubServer, tmp_pa
     assert not (tmp_path / "vendored").exists()
 
 
+def test_a_token_that_ran_out(hub: HubServer, tmp_path: Path) -> None:
+    hub.invalid_token = True
+    with pytest.raises(ModelError, match=r"hf auth login"):
+        vendor("biomedclip", tmp_path / "vendored", ONLINE)
+
+
 def test_offline_asks_no_hub(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("biomedclip", f"hf:{BIOMEDCLIP_REPOSITORY}"):
         with pytest.raises(ModelError, match="the hub is switched off"):
@@ -270,6 +277,35 @@ def test_a_local_folder_is_vendored_with_its_own_training_data(native_bundle: Pa
     assert first.fingerprint == copy.fingerprint
     again = vendor(f"local:{tmp_path / 'copy'}", tmp_path / "copy of the copy", OFFLINE)
     assert again == lock
+
+
+def test_a_published_tag_keeps_its_activation_and_transform(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from open_clip import factory, pretrained
+
+    tiny = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+    }
+    tag = {"hf_hub": "owner/tiny/", "quick_gelu": True, "mean": (0.5, 0.5, 0.5), "interpolation": "bilinear"}
+    monkeypatch.setitem(factory._MODEL_CONFIGS, "ViT-Tiny", tiny)
+    monkeypatch.setitem(pretrained._PRETRAINED, "ViT-Tiny", {"published": tag})
+    (tmp_path / "tiny").mkdir()
+    module = build_module({**tiny, "quick_gelu": True}, "tiny").eval()
+    save_file(dict(module.state_dict()), tmp_path / "tiny" / "open_clip_model.safetensors")
+    hub.repositories["owner/tiny"] = tmp_path / "tiny"
+    lock = vendor("open_clip:ViT-Tiny/published", tmp_path / "vendored", ONLINE)
+    assert lock.model == "open_clip:ViT-Tiny/published"
+    config = json.loads((tmp_path / "vendored" / "open_clip_config.json").read_text())
+    assert config["preprocess_cfg"] == {"mean": [0.5, 0.5, 0.5], "interpolation": "bilinear"}
+    copy = load_model(f"local:{tmp_path / 'vendored'}")
+    batch = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(copy.encode_images(batch), module.encode_image(batch))
+    assert copy.fingerprint == load_model("open_clip:ViT-Tiny/published").fingerprint
+    assert "bilinear" in repr(copy.transform)  # type: ignore[attr-defined]
 
 
 def test_models_that_cannot_be_vendored(tmp_path: Path) -> None:
