@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medvlm_probe.cli import recipe_sensitivity
 from medvlm_probe.cli.cohort_import import import_cohort
 from medvlm_probe.cli.cohort_split import split_cohort
 from medvlm_probe.cli.options import (
+    DeviceOption,
     JsonOption,
+    ModelOption,
     NoColorOption,
     OutOption,
     PhantomFormat,
@@ -104,6 +107,14 @@ def check(
     table_only: Annotated[
         bool, typer.Option("--table-only", help="Look at the manifest without opening images.")
     ] = False,
+    sensitivity: Annotated[
+        bool,
+        typer.Option(
+            "--recipe-sensitivity", help="Also measure how far other windows and scalings move a model's embeddings."
+        ),
+    ] = False,
+    model: ModelOption = "phantom-clip",
+    device: DeviceOption = "auto",
     workers: WorkersOption = None,
     out: OutOption = None,
     as_json: JsonOption = False,
@@ -131,12 +142,17 @@ def check(
             workers=n_workers,
             progress=lambda done: show_progress(done, len(loaded), time.monotonic() - start),
         )
+    effects = recipe_sensitivity.measure(output, loaded, model, device, workers) if sensitivity else None
     if as_json:
-        output.json(_check_json(found))
+        extra = {} if effects is None else {"recipe_sensitivity": recipe_sensitivity.sensitivity_json(effects)}
+        output.json(_check_json(found) | extra)
     else:
         _print_check(output, found)
+        if effects is not None:
+            recipe_sensitivity.print_sensitivity(output, effects)
     if out is not None:
-        output.wrote(_write_check(out, found))
+        tables = _tables(found) | ({} if effects is None else {"recipe_sensitivity": effects.table()})
+        output.wrote(_write_check(out, tables))
 
 
 @app.command("export")
@@ -200,11 +216,11 @@ def _check_json(found: CohortCheck) -> dict[str, Any]:
     return facts | {name: table.to_dict(orient="records") for name, table in _tables(found).items()}
 
 
-def _write_check(out: Path, found: CohortCheck) -> list[Path]:
+def _write_check(out: Path, tables: dict[str, pd.DataFrame]) -> list[Path]:
     from medvlm_probe.runs import write_csv
 
     paths = []
-    for name, table in _tables(found).items():
+    for name, table in tables.items():
         path = out / f"{name}.csv"
         write_csv(path, table)
         paths.append(path)
