@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from medvlm_probe import __version__
-from medvlm_probe.cli import cohort, doctor, embed, embed_dist, export, models, prompts, zero_shot
+from medvlm_probe.cli import cohort, doctor, embed, embed_dist, export, label_reports, models, prompts, zero_shot
 from medvlm_probe.errors import ProbeError
 
 INTERRUPTED = 130
@@ -25,6 +25,7 @@ app.command("embed-dist")(embed_dist.embed_dist)
 app.command("zero-shot")(zero_shot.zero_shot)
 app.command("embed")(embed.embed)
 app.command("export")(export.export)
+app.command("label-reports")(label_reports.label_reports)
 app.add_typer(cohort.app, name="cohort")
 app.add_typer(models.app, name="models")
 app.add_typer(prompts.app, name="prompts")

@@ -1,0 +1,1 @@
+"""Labels from the text of reports: rules as data, and the engine that reads them."""

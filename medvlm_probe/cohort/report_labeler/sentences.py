@@ -29,7 +29,8 @@ class SentenceReader:
     """Splits reports.
 
     Attributes:
-        heading: finds "Impression:" and its like where a sentence begins, in capitals anywhere; group 1 or 2 is its name.
+        heading: finds "Impression:" and its like where a sentence begins, in capitals anywhere; its name is group 1 or
+            2.
         skipped: the names of sections that tell why the image was taken or how, not what it shows.
         spellings: pairs of an expression and what it becomes.
     """
