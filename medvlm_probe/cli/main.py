@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from medvlm_probe import __version__
-from medvlm_probe.cli import cohort, doctor, embed, embed_dist, export, label_reports, models, prompts, zero_shot
+from medvlm_probe.cli import (
+    cohort,
+    doctor,
+    embed,
+    embed_dist,
+    export,
+    label_reports,
+    linear_probe,
+    models,
+    prompts,
+    zero_shot,
+)
 from medvlm_probe.errors import ProbeError
 
 INTERRUPTED = 130
@@ -23,6 +34,7 @@ app = typer.Typer(
 )
 app.command("embed-dist")(embed_dist.embed_dist)
 app.command("zero-shot")(zero_shot.zero_shot)
+app.command("linear-probe")(linear_probe.linear_probe)
 app.command("embed")(embed.embed)
 app.command("export")(export.export)
 app.command("label-reports")(label_reports.label_reports)
