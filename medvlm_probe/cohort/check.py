@@ -222,11 +222,14 @@ def _notes(check: CohortCheck) -> list[str]:
         notes.append(
             f"{shared} at more than one site, each taken as one patient; prefix ids with the site if they differ."
         )
-    for found, how in ((check.leaks, "copied byte for byte"), (check.near_leaks, "copied nearly as it is")):
+    for found, noun, leak in (
+        (check.leaks, "set of images with the same bytes", "a leak"),
+        (check.near_leaks, "set of near-identical images", "a leak where they show the same film"),
+    ):
         in_splits = found["across"].str.contains("split").astype(bool)
-        for sets, where in ((found[in_splits], "in several splits: a leak"), (found[~in_splits], "")):
+        for sets, where in ((found[in_splits], f"in several splits: {leak}"), (found[~in_splits], "")):
             if len(sets):
-                notes.append(f"{_count(len(sets), 'image')} {how} {where or 'at several sites or patients'}.")
+                notes.append(f"{_sets(len(sets), noun)} {where or 'at several sites or patients'}.")
     if len(check.quarantine):
         counts = check.quarantine["reason"].value_counts()
         listed = "; ".join(f"{count:,} x {REASONS[str(reason)]}" for reason, count in counts.items())
@@ -236,6 +239,10 @@ def _notes(check: CohortCheck) -> list[str]:
     if never:
         notes.append(f"No image is positive for: {', '.join(never)}.")
     return notes
+
+
+def _sets(n: int, noun: str) -> str:
+    return f"{n:,} {noun if n == 1 else noun.replace('set', 'sets', 1)}"
 
 
 def _count(n: int, noun: str) -> str:
