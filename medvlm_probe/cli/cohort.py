@@ -86,6 +86,7 @@ def show(
         "Uncertain labels (-1)": card.uncertainty,
         "Read by": card.importer,
         "Splits": ", ".join(card.split) or "none declared",
+        "Copies of": ", ".join(card.same_as) or "none declared",
         "Licence": card.licence,
         "Access": card.access,
         "Citation": card.citation,

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -149,7 +149,7 @@ def with_splits(cohort: Cohort, assigned: Mapping[str, str]) -> Cohort:
     table = cohort.table.copy()
     table[GIVEN_SPLIT] = table.pop("split") if "split" in table else None
     table["split"] = [assigned.get(key) for key in keys]
-    return Cohort(cohort.name, table, cohort.labels, cohort.uncertainty, cohort.source, cohort.card)
+    return replace(cohort, table=table)
 
 
 def content_keys(source: ImageSource) -> list[str]:

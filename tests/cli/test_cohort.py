@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from .conftest import Run
 
@@ -36,6 +37,24 @@ def test_check_finds_copies_and_leaks(run: Run, tmp_path: Path) -> None:
     text = run("cohort", "check", "files/manifest.csv", "--out", "report")
     assert "leak" in text.err
     assert (tmp_path / "report" / "leaks.csv").exists()
+
+
+def test_check_finds_near_copies(run: Run, tmp_path: Path) -> None:
+    assert run("cohort", "export", "phantom:sites=reference,n=6", "--out", "files").code == 0
+    manifest = pd.read_csv("files/manifest.csv")
+    name = manifest["image"].iloc[0]
+    with Image.open(tmp_path / "files" / name) as image:
+        image.resize((180, 180)).save(tmp_path / "files" / "copy.jpg", quality=70)
+    copied = manifest.iloc[[0]].assign(image="copy.jpg", patient="somebody-else", split="elsewhere")
+    pd.concat([manifest, copied]).to_csv("files/manifest.csv", index=False)
+    done = run("cohort", "check", "files", "--json", "--out", "report")
+    assert done.code == 0, done.err
+    assert [row["image"] for row in done.json["near_copies"]] == [name, "copy.jpg"]
+    assert done.json["near_leaks"] == [{"near_copy": 1, "n_images": 2, "across": "split, patient"}]
+    assert done.json["leaks"] == []
+    assert "1 set of near-identical images in several splits" in " ".join(done.json["notes"])
+    assert (tmp_path / "report" / "near_copies.csv").exists()
+    assert "Near copies, to be looked at" in run("cohort", "check", "files").out
 
 
 def test_check_of_the_table_alone_opens_no_image(run: Run) -> None:
