@@ -12,7 +12,7 @@ import pandas as pd
 
 from medvlm_probe.cohort.phantom_source import PhantomImages
 from medvlm_probe.cohort.splits import GIVEN_SPLIT
-from medvlm_probe.embeddings.same_data import PART_OF, canonical_name
+from medvlm_probe.embeddings.same_data import ALIASES, PART_OF, canonical_name
 from medvlm_probe.errors import InputError
 
 if TYPE_CHECKING:
@@ -143,19 +143,25 @@ def _parts(cohort: Cohort) -> list[str]:
 
 
 def _origins(cohort: Cohort, site: str, part: str) -> list[_Origin]:
-    drawn = isinstance(cohort.source, PhantomImages)
+    drawn, own = isinstance(cohort.source, PhantomImages), canonical_name(cohort.card.name)
+    named = [name.partition("/") for name in cohort.card.same_as]
+    if own not in {canonical_name(name) for name, _, _ in named}:
+        named.append((own, "", ""))
     origins = []
-    for name in cohort.card.same_as or [cohort.card.name]:
-        dataset, _, own_part = name.partition("/")
-        dataset = canonical_name(dataset)
+    for name, _, own_part in named:
+        dataset = canonical_name(name)
         # The splits of phantoms as files are halves of a cohort; what was drawn is told by the seed alone.
         known_part = part if drawn or dataset != "phantom" else ""
-        origins.append(_Origin(dataset, own_part or known_part, comparable=True))
+        # A published data set that copies another one has splits of its own.
+        comparable = bool(own_part) or own == dataset or own not in ALIASES
+        origins.append(_Origin(dataset, own_part or known_part, comparable))
     return [*origins, _Origin(canonical_name(site), "", comparable=False)] if site else origins
 
 
 def _level(entry: TrainingData, origins: Sequence[_Origin], site: str) -> _Level:
-    return max(_level_of(entry, origin, site) for origin in origins) if origins else _Level.OTHER
+    """Return the highest level over the origins; one that speaks of the entry's own splits silences vaguer ones."""
+    exact = [origin for origin in origins if origin.comparable and origin.dataset == canonical_name(entry.dataset)]
+    return max(_level_of(entry, origin, site) for origin in exact or origins)
 
 
 def _level_of(entry: TrainingData, origin: _Origin, site: str) -> _Level:

@@ -57,6 +57,8 @@ def test_a_data_set_of_the_same_name(tmp_path: Path) -> None:
     assert part.reason == "Seen in training: model-x was trained on 2 of 5 images, as it declares for iu_xray (train)."
     whole = look(cohort, TrainingData("Open-i"))
     assert counts(whole) == (5, 0, 0)
+    named_twice = look(cohort_named(tmp_path, "iu_xray", site="indiana"), TrainingData("iu_xray", splits=("train",)))
+    assert counts(named_twice) == (2, 1, 2)
     test = look(cohort.select_split("test"), TrainingData("iu_xray", splits=("train",)))
     assert test.status == "same source"
     assert counts(test) == (0, 0, 2)
@@ -107,6 +109,11 @@ def test_data_sets_that_share_images(tmp_path: Path) -> None:
     rsna = cohort_named(tmp_path, "rsna_pneumonia")
     assert counts(look(rsna, TrainingData("nih_cxr14"))) == (5, 0, 0)
     assert counts(look(rsna, TrainingData("nih_cxr14", splits=("train",)))) == (0, 5, 0)
+    # As its card says it: under its own splits it is all of itself, and a part of the other that nothing tells.
+    rsna = cohort_named(tmp_path, "rsna_pneumonia", same_as=("nih_cxr14",))
+    assert counts(look(rsna, TrainingData("nih_cxr14"))) == (5, 0, 0)
+    assert counts(look(rsna, TrainingData("nih_cxr14", splits=("train",)))) == (0, 5, 0)
+    assert counts(look(rsna, TrainingData("rsna_pneumonia", splits=("train",)))) == (2, 1, 2)
     nih = cohort_named(tmp_path, "nih_cxr14")
     assert counts(look(nih, TrainingData("rsna_pneumonia"))) == (0, 5, 0)
 
@@ -188,7 +195,11 @@ def test_copies_at_another_site_are_found(shared_dir: Path, tmp_path: Path) -> N
     assert counts(of("train")) == (275, 0, 0)
     assert counts(of("calib")) == (137, 0, 0)
     assert counts(of("test")) == (0, 0, 130)
-    assert seen_in_training(iu, "dino-minilm", [replace(trained, images=None)]).n_seen == len(iu)
+    unlisted = replace(trained, images=None)
+    assert counts(seen_in_training(iu, "dino-minilm", [unlisted])) == (len(iu), 0, 0)
+    held_out = load_cohort(str(shared_dir / "real_cxr/iu_xray"), split="test")
+    assert counts(seen_in_training(held_out, "dino-minilm", [unlisted])) == (0, 0, len(held_out))
+    assert counts(seen_in_training(sites, "dino-minilm", [unlisted])) == (0, 542, 0)
     assert (
         hashlib.sha256((shared_dir / "real_cxr/iu_xray" / iu.table["image"][0]).read_bytes()).hexdigest()
         in path.read_text()
