@@ -20,7 +20,8 @@ class PromptTokens:
 
     A model makes these (`embed_tokens`), a learner sets the context (`with_context`), the model encodes the whole
     (`encode_prompts`). A spliced row reads `tokens[:position] + context + tokens[position:]`: the start token, the
-    context, the text, the end token, the padding (CoOp, Zhou et al. 2022, with the class name at the end).
+    context, the text, the end token, the padding (CoOp, Zhou et al. 2022, with the class name at the end). With
+    `rest_at`, only the first `n_before` context vectors stand there, and the others further on, as after the name.
 
     Attributes:
         embeddings: (K, T, C) float32 token embeddings without the context: start token, text, end token, padding. They
@@ -31,6 +32,8 @@ class PromptTokens:
         n_context: how many context vectors are spliced in; T + n_context never exceeds the model's context length.
         position: index within T before which the context goes.
         context: (n_context, C), one for all texts, or (K, n_context, C), one per text; None until it is set.
+        n_before: how many context vectors go before `position`, where `rest_at` is set.
+        rest_at: (K,) int64, index within T before which the other context vectors go; None: all go before `position`.
     """
 
     embeddings: Tensor
@@ -39,6 +42,8 @@ class PromptTokens:
     n_context: int
     position: int = 1
     context: Tensor | None = None
+    n_before: int = 0
+    rest_at: Tensor | None = None
 
     @property
     def width(self) -> int:
@@ -69,11 +74,24 @@ class PromptTokens:
             raise ModelError(f"These prompts have room for {self.n_context} context vectors; set them: with_context().")
         import torch
 
-        context = self.context.to(self.embeddings.device, self.embeddings.dtype)
-        if context.ndim == 2:
-            context = context.expand(self.embeddings.shape[0], -1, -1)
-        head, tail = self.embeddings[:, : self.position], self.embeddings[:, self.position :]
-        return torch.cat([head, context, tail], dim=1)
+        n_texts, n_tokens = self.embeddings.shape[:2]
+        context = self.context.to(self.embeddings.device, self.embeddings.dtype).expand(n_texts, -1, -1)
+        # A context vector that goes before token t sorts between tokens t - 1 and t; equals keep their order.
+        tokens_at = 2 * torch.arange(n_tokens, device=context.device).expand(n_texts, -1) + 1
+        order = torch.cat([tokens_at, 2 * self.places()], dim=1).argsort(dim=1, stable=True)
+        both = torch.cat([self.embeddings, context], dim=1)
+        return both.gather(1, order.unsqueeze(-1).expand(-1, -1, self.width))
+
+    def places(self) -> Tensor:
+        """Return (K, n_context) int64: the index within T before which each context vector goes, never falling."""
+        import torch
+
+        shape = (self.embeddings.shape[0], self.n_context)
+        first = torch.full(shape, self.position, device=self.lengths.device)
+        if self.rest_at is None:
+            return first
+        before = torch.arange(self.n_context, device=self.lengths.device) < self.n_before
+        return torch.where(before, first, self.rest_at.unsqueeze(1))
 
     def spliced_mask(self) -> Tensor:
         """Return (K, T + n_context) bool: True at the tokens that are no padding."""
@@ -84,7 +102,7 @@ class PromptTokens:
 
     def spliced_pooled_at(self) -> Tensor:
         """Return (K,) int64: `pooled_at` within the spliced rows (-1 stays -1)."""
-        return self.pooled_at + self.n_context * (self.pooled_at >= self.position)
+        return self.pooled_at + (self.places() <= self.pooled_at.unsqueeze(1)).sum(dim=1)
 
 
 @dataclass(frozen=True, eq=False)
