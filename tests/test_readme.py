@@ -27,6 +27,7 @@ def test_commands_work_as_pasted(
     number: int, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MEDVLM_PROBE_CACHE", str(tmp_path_factory.getbasetemp() / "readme_cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user"))
     for line in BLOCKS[number].splitlines():
         done = subprocess.run([str(SCRIPT), *shlex.split(line)[1:]], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, f"{line}\n{done.stderr}"

@@ -19,7 +19,7 @@ CohortOption = Annotated[
     str,
     typer.Option(
         "--cohort",
-        help="phantom, a manifest (.csv, .parquet), a data card (.md) or a folder of images.",
+        help="phantom, a manifest (.csv, .parquet), a data card (.md), a folder, or NAME:FOLDER.",
         rich_help_panel=DATA,
     ),
 ]
@@ -27,7 +27,7 @@ ModelOption = Annotated[
     str,
     typer.Option(
         "--model",
-        help="phantom-clip, biomedclip, open_clip:NAME/PRETRAINED or local:FOLDER.",
+        help="A name of 'models list', open_clip:NAME/PRETRAINED, hf:REPOSITORY or local:FOLDER.",
         rich_help_panel=DATA,
     ),
 ]

@@ -11,7 +11,21 @@ from medvlm_probe import __version__, runs
 
 from .conftest import Run
 
-COMMANDS = [[], ["embed-dist"], ["embed"], ["export"], ["cohort"], ["cohort", "check"]]
+COMMANDS = [
+    [],
+    ["embed-dist"],
+    ["zero-shot"],
+    ["linear-probe"],
+    ["embed"],
+    ["export"],
+    ["cohort"],
+    ["cohort", "check"],
+    ["cohort", "import"],
+    ["cohort", "split"],
+    ["models"],
+    ["prompts"],
+    ["doctor"],
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
