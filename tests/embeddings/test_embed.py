@@ -121,7 +121,7 @@ def test_other_weights_go_to_another_folder(images: Path, cache: Path) -> None:
 def test_other_recipes_and_precisions_go_to_other_folders(images: Path, cache: Path) -> None:
     cohort = cohort_of(images, write_images(images, range(8)))
     results = [embed_all(cohort, make_model(), cache, precision=precision) for precision in ("float32", "bfloat16")]
-    renamed = replace(cohort, source=replace(cohort.source, recipe="png/v2"))
+    renamed = replace(cohort, source=replace(cohort.source, recipe="png/v1:percentile-2-98"))
     results.append(embed_all(renamed, make_model(), cache, precision="float32"))
     assert len({result.folder for result in results}) == 3
     assert all(result.n_computed == 8 for result in results)
