@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from os.path import splitext
 from typing import TYPE_CHECKING
 
 from medvlm_probe.cohort import png_recipe
@@ -64,7 +64,7 @@ def recipe_for(paths: Iterable[str]) -> str:
     `dicom/v1` where one ends in .dcm, .dicom or .ima or has no ending, as archives write them (a UID's last number is
     no ending), else `png/v1`.
     """
-    suffixes = {PurePosixPath(path).suffix.lower() for path in paths}
+    suffixes = {splitext(path)[1].lower() for path in paths}
     return DICOM if any(s in DICOM_SUFFIXES or s.strip(".").isdigit() or not s for s in suffixes) else PNG
 
 
