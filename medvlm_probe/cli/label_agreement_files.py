@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from medvlm_probe.zero_shot.label_agreement import AgreementAnalysis, Correction
     from medvlm_probe.zero_shot.label_conclusions import Conclusion
 
-METRICS = {"auroc": "AUROC", "recall": "Recall", "specificity": "Specificity", "ratio": "Distance ratio"}
+METRICS = {"auroc": "AUROC", "recall": "Recall", "ratio": "Distance ratio"}
 FEW = 10
 
 
@@ -56,6 +56,14 @@ def agreement_sentences(analysis: AgreementAnalysis, words: Mapping[str, str]) -
             "Corrected recall and specificity assume that model and source err independently given the truth; the "
             "range behind 'if dependent' is what any dependence could make of the same counts."
         )
+    together = [
+        f"{words[entry.label]} ({entry.source})" for entry in analysis.corrections if entry.independence_refuted
+    ]
+    if together:
+        said.append(
+            "The counts refute independent errors, so corrected recall and specificity are not to be used: "
+            f"{', '.join(dict.fromkeys(together))}."
+        )
     moved = _largest_shift(analysis.conclusions, "auroc")
     if moved is not None and moved.shift is not None:
         said.append(
@@ -95,39 +103,30 @@ def write_agreement(
 
 
 def _print_pairs(output: Output, analysis: AgreementAnalysis, words: Mapping[str, str]) -> None:
-    several = len(analysis.sources) > 2
+    reference = analysis.sources[0]
     rows = []
-    for pair in analysis.pairs:
+    for pair in (pair for pair in analysis.pairs if pair.a == reference):
         found = pair.found
-        counts = f"{found.n_both:,} / {found.n_only_a:,} / {found.n_only_b:,} / {found.n_neither:,}"
         rows.append(
             (
-                words[pair.label],
-                *((f"{pair.a}, {pair.b}",) if several else ()),
-                counts,
+                words[pair.label] if pair.b == analysis.sources[1] else "",
+                pair.b,
+                f"{found.n_both:,} / {found.n_only_a:,} / {found.n_only_b:,} / {found.n_neither:,}",
                 interval(found.agreement, 3),
                 interval(found.kappa, 2),
                 interval(found.positive_agreement, 2),
-                interval(found.a_of_b, 2),
                 interval(found.b_of_a, 2),
+                interval(found.a_of_b, 2),
             )
         )
-    names = "first, second" if several else f"first: {analysis.sources[0]}, second: {analysis.sources[1]}"
+    others = len(analysis.sources) > 2
     output.table(
-        f"Agreement of sources on {analysis.n_images:,} images of {analysis.n_groups:,} patients or studies",
-        (
-            "Label",
-            *(("Sources",) if several else ()),
-            "Both / 1st / 2nd / none",
-            "Agreement",
-            "Kappa",
-            "F1",
-            "1st of 2nd's",
-            "2nd of 1st's",
-        ),
+        f"Agreement with '{reference}' on {analysis.n_images:,} images of {analysis.n_groups:,} patients or studies",
+        ("Label", "Source", "Both / missed / added / neither", "Agreement", "Kappa", "F1", "Finds", "Confirmed"),
         rows,
-        caption=f"{names}; value [95 % interval]; ? the interval is unreliable at this size; F1 of either against the "
-        "other; 1st of 2nd's: share of the second's positives that the first calls positive too.",
+        caption=f"Finds: share of the positives of '{reference}' that the source calls positive too; Confirmed: share "
+        "of its own positives that the reference calls positive; value [95 % interval]; ? the interval is unreliable "
+        f"at this size.{' The other pairs are in pairs.csv.' if others else ''}",
     )
 
 
@@ -184,27 +183,30 @@ def _shift(shift: Estimate, digits: int) -> str:
 
 def _print_corrections(output: Output, analysis: AgreementAnalysis, words: Mapping[str, str]) -> None:
     errors = {(entry.label, entry.source): entry for entry in analysis.errors}
-    rows = []
+    decided = any(entry.metric == "recall" for entry in analysis.corrections)
+    rows, last = [], ""
     for entry in analysis.corrections:
         measured = errors[entry.label, entry.source]
         first = entry.metric == "prevalence"
-        sensitivity = interval(measured.sensitivity, 2) if first and measured.sensitivity else ""
-        specificity = interval(measured.specificity, 3) if first and measured.specificity else ""
+        both = measured.sensitivity, measured.specificity
         rows.append(
             (
-                f"{words[entry.label]}, {entry.source}" if first else "",
-                sensitivity,
-                specificity,
-                entry.metric.capitalize(),
+                words[entry.label] if entry.label != last else "",
+                entry.source if first else "",
+                *(interval(part, 2) if first and part else "" for part in both),
+                *((entry.metric.capitalize(),) if decided else ()),
                 interval(entry.apparent, 3),
                 interval(entry.corrected, 3),
-                _dependent(entry),
+                *((_dependent(entry),) if decided else ()),
                 interval(entry.against_truth, 3),
             )
         )
+        last = entry.label
+    of = (*(("Of",) if decided else ()), "Labelled", "Corrected", *(("If dependent",) if decided else ()))
+    what = "Prevalence, recall and specificity" if decided else "Prevalence"
     output.table(
-        f"With each source's errors taken off (measured against '{analysis.truth}' on split '{analysis.errors_from}')",
-        ("Label, source", "Sens.", "Spec.", "Of", "As labelled", "Corrected", "If dependent", f"By {analysis.truth}"),
+        f"{what} with each source's errors taken off, measured against '{analysis.truth}' on '{analysis.errors_from}'",
+        ("Label", "Source", "Sens.", "Spec.", *of, f"By {analysis.truth}"),
         rows,
     )
 

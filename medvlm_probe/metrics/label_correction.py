@@ -9,19 +9,20 @@ independently given the truth, so it comes with the range that any dependence co
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from medvlm_probe.errors import InputError
-from medvlm_probe.metrics.intervals import VarianceFunction, effective_size, score_bounds
+from medvlm_probe.metrics.intervals import VarianceFunction, effective_size, jackknife_variance, score_bounds
 from medvlm_probe.metrics.proportions import design_effect, proportion
 from medvlm_probe.types import BoolArray, Estimate, FloatArray, IntArray
 
 METHOD_PREVALENCE = "Rogan-Gladen, Lang-Reiczigel interval on effective n"
 METHOD_RATE = "Staquet, conditional independence, score interval over groups of both samples"
+REFUTED = "the counts refute independence"
 
 ENOUGH = 10
 """Below so many groups with, or without, the finding on either side a corrected interval is marked unreliable."""
@@ -64,12 +65,15 @@ class CorrectedRate:
         apparent: against the labels.
         corrected: against what the labels stand for, if model and labeler err independently.
         low_if_dependent, high_if_dependent: the least and greatest value that any dependence allows; no sampling error.
+        independence_refuted: with independent errors recall or specificity would lie outside [0, 1] by more than
+            chance, so model and labeler err together; both corrected values are then marked unreliable.
     """
 
     apparent: Estimate
     corrected: Estimate
     low_if_dependent: float
     high_if_dependent: float
+    independence_refuted: bool
 
 
 def labeler_errors(reference: ArrayLike, labelled: ArrayLike, groups: IntArray) -> LabelerErrors:
@@ -217,51 +221,67 @@ def _corrected(
             f"Labels {label.shape}, predictions {model.shape} and groups {codes.shape} must be (n,) alike."
         )
     bounds = dependence_bounds(label, model, errors.sensitivity.value, errors.specificity.value)[of_negatives]
-    # Specificity is the recall of what is absent: swap the roles of present and absent everywhere.
-    right, total, false = errors.rejections, errors.negatives, 1 - errors.specificity.value
-    other = errors.sensitivity.value
+    se, sp = errors.sensitivity.value, errors.specificity.value
+    # Specificity is the recall of what is absent: present and absent swap their roles everywhere.
+    both = (
+        _rate(label, model, codes, (errors.rejections, errors.negatives), 1 - sp, se),
+        _rate(~label, ~model, codes, (errors.hits, errors.positives), 1 - se, sp),
+    )
     if of_negatives:
         label, model = ~label, ~model
-        right, total, false, other = errors.hits, errors.positives, 1 - other, errors.specificity.value
     apparent = proportion(model[label], codes[label])
+    found = both[of_negatives].estimate
+    refuted = any(part.refuted for part in both)
     n_scarce = min(len(np.unique(codes[label])), len(errors.positives), len(errors.negatives))
-    corrected = _rate(label, model, codes, right, total, false, other)
-    reliable = corrected.reliable and n_scarce >= ENOUGH and errors.better_than_chance
-    corrected = Estimate(
-        corrected.value, corrected.low, corrected.high, corrected.n, corrected.n_groups, METHOD_RATE, reliable
+    corrected = replace(
+        found,
+        method=f"{METHOD_RATE}; {REFUTED}" if refuted else METHOD_RATE,
+        reliable=found.reliable and n_scarce >= ENOUGH and errors.better_than_chance and not refuted,
     )
-    return CorrectedRate(apparent, corrected, *bounds)
+    return CorrectedRate(apparent, corrected, *bounds, independence_refuted=refuted)
+
+
+@dataclass(frozen=True)
+class _Rate:
+    """A corrected recall, and whether its value before it is held within [0, 1] lies outside beyond chance."""
+
+    estimate: Estimate
+    refuted: bool
 
 
 def _rate(
     label: BoolArray,
     model: BoolArray,
     codes: IntArray,
-    right: FloatArray,
-    total: FloatArray,
+    validation: tuple[FloatArray, FloatArray],
     false: float,
     sensitivity: float,
-) -> Estimate:
+) -> _Rate:
     """Return the corrected recall with its interval.
 
     It solves mean((T - x)(L - f)) = 0, so its interval keeps every x whose mean is within reach of 0 under the variance
     that would hold at x: that of independent errors at x, plus that of f. Leaving out each group of either sample
     scales it to what the groups show (`score_bounds`).
     """
+    right, total = validation
     n, n_groups = len(label), len(np.unique(codes))
     by_group = np.stack([_by_group(mask, codes)[0] for mask in (label & model, model, label, np.ones(n, dtype=bool))])
     sums = by_group.sum(axis=1, keepdims=True)
     if not n or sums[2, 0] / n <= false:
-        return Estimate(math.nan, math.nan, math.nan, n, n_groups, METHOD_RATE, reliable=False)
+        return _Rate(Estimate(math.nan, math.nan, math.nan, n, n_groups, METHOD_RATE, reliable=False), False)
     left = total.sum() - total
     without_other = 1 - (right.sum() - right) / np.where(left > 0, left, np.nan)
-    value = float(np.clip(_solved(sums, np.array([false]))[0], 0, 1))
+    raw = float(_solved(sums, np.array([false]))[0])
+    value = float(np.clip(raw, 0, 1))
+    without = np.concatenate([_solved(sums - by_group, np.array([false])), _solved(sums, without_other)])
     low, high = score_bounds(
         np.asarray(value),
-        np.concatenate([_solved(sums - by_group, np.array([false])), _solved(sums, without_other)]),
-        _working_variance(sums[:, 0] / n, effective_size(codes), (right, total), sensitivity),
+        without,
+        _working_variance(sums[:, 0] / n, effective_size(codes), validation, sensitivity),
     )
-    return Estimate(value, float(low), float(high), n, n_groups, METHOD_RATE, reliable=math.isfinite(float(low)))
+    refuted = abs(raw - value) > float(special.ndtri(0.975)) * math.sqrt(float(jackknife_variance(without)[0]))
+    estimate = Estimate(value, float(low), float(high), n, n_groups, METHOD_RATE, reliable=math.isfinite(float(low)))
+    return _Rate(estimate, refuted)
 
 
 def _solved(counts: FloatArray, false: FloatArray) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ import numpy as np
 from medvlm_probe.plots.style import (
     BLUE,
     DOUBLE_COLUMN_MM,
+    GREEN,
     INK,
     LINE_MM,
     MARGIN_MM,
@@ -40,8 +41,10 @@ _STEP_MM = 2.3
 _NAME_MM = 40.0
 _LEGEND_GAP_MM = 6.0
 # Apart in shape and in grey: the reference black, the others from dark to light.
-_MARKS = (("o", INK), ("s", BLUE), ("D", ORANGE), ("^", "#8C4B9C"), ("v", "#4DAF7C"), ("P", "#9A9A9A"))
-MOST_SOURCES = len(_MARKS)
+_MARKS = (("o", INK), ("s", BLUE), ("D", ORANGE), ("^", "#5B2A66"), ("v", GREEN), ("P", "#9A9A9A"))
+Marks = dict[str, tuple[str, str]]
+"""Source to marker and colour, the reference first."""
+MOST_SOURCES = len(_MARKS) - 1
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,10 @@ def sources_figure(
         flag="reliable",
         key=("label", "metric", "source"),
     )
-    sources = [reference, *(name for name in rows["source"].unique() if name != reference)][:MOST_SOURCES]
-    rows = rows[rows["source"].isin(sources)]
+    drawn = list(rows["source"].unique())
+    sources = sorted(drawn, key=lambda name: name != reference)[:MOST_SOURCES]
+    marks = dict(zip(sources, _MARKS if reference in sources else _MARKS[1:], strict=False))
+    rows = rows[rows["source"].isin(marks)]
     metrics = [metric for metric in _AXES if bool((rows["metric"] == metric).any())]
     labels = list(rows["label"].unique())
     names = [wrapped(shown(label, labels_words), _NAME_MM, max_lines=2) for label in labels]
@@ -115,7 +120,7 @@ def sources_figure(
             note=" ".join([*aids, *([note] if note else [])]) or None,
             description=f"{', '.join(metrics)} of {len(labels)} labels by {len(sources)} sources of labels.",
         )
-        _draw_legend(page, legend)
+        _draw_legend(page, legend, marks)
         top = page.top + head_mm
         for name, centre in zip(names, centres, strict=True):
             page.lines(MARGIN_MM, top + centre - (len(name) - 1) * LINE_MM / 2, name)
@@ -123,7 +128,7 @@ def sources_figure(
         for metric, caption in zip(metrics, captions, strict=True):
             part = rows[rows["metric"] == metric]
             axes = page.axes(left, top, panel_mm, float(ends[-1]))
-            _draw_panel(axes, part, metric, labels, sources, centres, ends, panel_mm)
+            _draw_panel(axes, part, metric, labels, marks, centres, ends, panel_mm)
             for slot, line in enumerate(caption):
                 y = top + float(ends[-1]) + _TICKS_MM + (slot + 0.3) * LINE_MM
                 page.text(left + panel_mm / 2, y, line, ha="center")
@@ -140,28 +145,28 @@ def _panel_mm(names: list[list[str]], metrics: list[str], width_mm: float) -> fl
     return (inner - (len(metrics) - 1) * _PANEL_GAP_MM) / len(metrics)
 
 
-def _legend_lines(sources: list[str], reference: str, width_mm: float) -> list[list[tuple[int, str, float]]]:
-    """Return the legend's lines: (which source, its words, where it begins)."""
-    lines: list[list[tuple[int, str, float]]] = [[]]
+def _legend_lines(sources: list[str], reference: str, width_mm: float) -> list[list[tuple[str, str, float]]]:
+    """Return the legend's lines: (source, its words, where it begins)."""
+    lines: list[list[tuple[str, str, float]]] = [[]]
     x = MARGIN_MM
-    for index, source in enumerate(sources):
+    for source in sources:
         words = wrapped(source + (" (reference)" if source == reference else ""), width_mm / 3, max_lines=1)[0]
         wide = 4.0 + text_width(words)
         if lines[-1] and x + wide > width_mm - MARGIN_MM:
             lines.append([])
             x = MARGIN_MM
-        lines[-1].append((index, words, x))
+        lines[-1].append((source, words, x))
         x += wide + _LEGEND_GAP_MM
     return lines
 
 
-def _draw_legend(page: Page, lines: list[list[tuple[int, str, float]]]) -> None:
+def _draw_legend(page: Page, lines: list[list[tuple[str, str, float]]], marks: Marks) -> None:
     from matplotlib.lines import Line2D
 
     for slot, line in enumerate(lines):
         y = page.top + (slot + 0.5) * LINE_MM
-        for index, words, x in line:
-            marker, colour = _MARKS[index]
+        for source, words, x in line:
+            marker, colour = marks[source]
             mark = Line2D(
                 [(x + 1.2) / page.width],
                 [1.0 - y / page.height],
@@ -180,7 +185,7 @@ def _draw_panel(
     part: pd.DataFrame,
     metric: str,
     labels: list[str],
-    sources: list[str],
+    marks: Marks,
     centres: list[float],
     ends: np.ndarray[tuple[int], np.dtype[np.float64]],
     panel_mm: float,
@@ -196,14 +201,13 @@ def _draw_panel(
         axes.axvline(axis.null, color=INK, linewidth=0.7, zorder=1)
     for end in ends[:-1]:
         axes.axhline(float(end), color=RULE, linewidth=0.4, zorder=0.5)
-    marks = {(record["label"], record["source"]): record for record in part.to_dict("records")}
+    records = {(record["label"], record["source"]): record for record in part.to_dict("records")}
     for label, centre in zip(labels, centres, strict=True):
-        for index, source in enumerate(sources):
-            record = marks.get((label, source))
+        for index, (source, (marker, colour)) in enumerate(marks.items()):
+            record = records.get((label, source))
             if record is None or not math.isfinite(record["value"]):
                 continue
-            y = centre + (index - (len(sources) - 1) / 2) * _STEP_MM
-            marker, colour = _MARKS[index]
+            y = centre + (index - (len(marks) - 1) / 2) * _STEP_MM
             if math.isfinite(record["low"]) and math.isfinite(record["high"]):
                 ends_x = [max(record["low"], low), min(record["high"], high)]
                 axes.plot(ends_x, [y, y], color=colour, linewidth=0.9, solid_capstyle="butt", zorder=2)

@@ -77,6 +77,7 @@ class Correction:
         metric: `prevalence`, `recall` or `specificity`.
         low_if_dependent, high_if_dependent: what model and source may have in common can move it this far; NaN for
             prevalence, which needs no such assumption.
+        independence_refuted: the counts show that model and source err together; `corrected` is then not to be used.
     """
 
     label: str
@@ -87,6 +88,7 @@ class Correction:
     against_truth: Estimate
     low_if_dependent: float
     high_if_dependent: float
+    independence_refuted: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the estimates and the range under dependence; undefined numbers are None."""
@@ -99,6 +101,7 @@ class Correction:
             "against_truth": self.against_truth.to_json(),
             "low_if_dependent": finite_or_none(self.low_if_dependent),
             "high_if_dependent": finite_or_none(self.high_if_dependent),
+            "independence_refuted": self.independence_refuted,
         }
 
 
@@ -203,8 +206,8 @@ def analyse_label_agreement(
     errors: list[SourceErrors] = []
     corrections: list[Correction] = []
     if truth and errors_rows is not None:
-        for name in (name for name in sources.values if name != truth):
-            for k in range(len(sources.labels)):
+        for k in range(len(sources.labels)):
+            for name in (name for name in sources.values if name != truth):
                 measured, corrected = _corrected(sources, shown, errors_rows, truth, name, k, model)
                 errors.append(measured)
                 corrections += corrected
@@ -282,17 +285,9 @@ def _corrected(
         proportion(~right_called[~right], right_groups[~right]),
     )
     for metric, rate, against in (("recall", recall, truths[0]), ("specificity", specificity, truths[1])):
+        bounds = rate.low_if_dependent, rate.high_if_dependent
         found.append(
-            Correction(
-                label,
-                name,
-                metric,
-                rate.apparent,
-                rate.corrected,
-                against,
-                rate.low_if_dependent,
-                rate.high_if_dependent,
-            )
+            Correction(label, name, metric, rate.apparent, rate.corrected, against, *bounds, rate.independence_refuted)
         )
     return measured, found
 

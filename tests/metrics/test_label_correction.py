@@ -240,3 +240,32 @@ def test_groups_that_err_together_widen_the_interval() -> None:
 def test_few_positives_are_called_unreliable() -> None:
     labelled, predicted = images({(1, 1): 5, (1, 0): 3, (0, 1): 10, (0, 0): 100})
     assert not corrected_recall(labelled, predicted, np.arange(118), errors_of(0.9, 0.99)).corrected.reliable
+
+
+def test_errors_made_together_are_found_where_counts_refute_independence() -> None:
+    """A model that sees what the labeler sees, right or wrong, agrees with it more than any truth could make it."""
+    rng = np.random.default_rng(0)
+    present = rng.random(4000) < 0.35
+    labelled = np.where(present, rng.random(4000) < 0.97, rng.random(4000) < 0.55)
+    predicted = labelled ^ (rng.random(4000) < 0.1)
+    errors = labeler_errors(present[:2000].astype(float), labelled[:2000].astype(float), np.arange(2000))
+    recall = corrected_recall(labelled[2000:], predicted[2000:], np.arange(2000), errors)
+    specificity = corrected_specificity(labelled[2000:], predicted[2000:], np.arange(2000), errors)
+    assert recall.independence_refuted
+    assert specificity.independence_refuted
+    assert not recall.corrected.reliable
+    assert "refute" in specificity.corrected.method
+    truth = predicted[2000:][present[2000:]].mean()
+    assert recall.low_if_dependent <= truth <= recall.high_if_dependent
+
+
+def test_independent_errors_are_seldom_called_refuted() -> None:
+    rng = np.random.default_rng(1)
+    refuted = 0
+    for _ in range(60):
+        present = rng.random(1200) < 0.2
+        labelled = np.where(present, rng.random(1200) < 0.9, rng.random(1200) < 0.05)
+        predicted = np.where(present, rng.random(1200) < 0.97, rng.random(1200) < 0.03)
+        errors = labeler_errors(present[:600].astype(float), labelled[:600].astype(float), np.arange(600))
+        refuted += corrected_recall(labelled[600:], predicted[600:], np.arange(600), errors).independence_refuted
+    assert refuted <= 5
