@@ -15,6 +15,7 @@ from medvlm_probe.cli import (
     embed,
     embed_dist,
     export,
+    label_agreement,
     label_reports,
     linear_probe,
     models,
@@ -38,6 +39,7 @@ app.command("linear-probe")(linear_probe.linear_probe)
 app.command("embed")(embed.embed)
 app.command("export")(export.export)
 app.command("label-reports")(label_reports.label_reports)
+app.command("label-agreement")(label_agreement.label_agreement)
 app.add_typer(cohort.app, name="cohort")
 app.add_typer(models.app, name="models")
 app.add_typer(prompts.app, name="prompts")
