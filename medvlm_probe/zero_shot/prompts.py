@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from medvlm_probe.errors import InputError, unknown_name
+from medvlm_probe.zero_shot.tuned_prompts import TunedPrompts, read_tuned_prompts
 
 FOLDER = Path(__file__).parent / "prompt_sets"
 MAX_BYTES = 1 << 20
+TUNED = "tuned:"
 _FIELDS = {"title", "provenance", "templates", "labels"}
 _LABEL_FIELDS = {"positive", "negative", "templates"}
 
@@ -33,12 +35,14 @@ class PromptSet:
         title: what it is, in one line.
         provenance: where the wording comes from.
         labels: label (snake_case) to its texts.
+        tuned: the context vectors that stand beside these texts; None for plain texts.
     """
 
     name: str
     title: str
     provenance: str
     labels: Mapping[str, LabelPrompts]
+    tuned: TunedPrompts | None = None
 
     @property
     def has_negatives(self) -> bool:
@@ -53,7 +57,7 @@ class PromptSet:
                 f"Prompt set '{self.name}' has no prompts for {', '.join(missing)}. Leave these labels out with "
                 "--label, or write a prompt set with them (--prompts FILE.toml; 'prompts show' prints one as a start)."
             )
-        return PromptSet(self.name, self.title, self.provenance, {label: self.labels[label] for label in labels})
+        return replace(self, labels={label: self.labels[label] for label in labels})
 
 
 def shipped_prompt_sets() -> dict[str, Path]:
@@ -62,7 +66,7 @@ def shipped_prompt_sets() -> dict[str, Path]:
 
 
 def load_prompts(spec: str) -> PromptSet:
-    """Return a prompt set: the name of a shipped one, or a TOML file.
+    """Return a prompt set: the name of a shipped one, a TOML file, or `tuned:FOLDER` (see `tuned_prompts`).
 
     The file has `title`, `provenance`, `templates` (texts with one "{}", by default "{}" alone) and, under `labels`, a
     table for each label with `positive`, optional `negative` and optional `templates` of its own. Every template takes
@@ -71,12 +75,15 @@ def load_prompts(spec: str) -> PromptSet:
     Raises:
         UnknownNameError: no such set.
         InputError: the file cannot be read, or a field is unknown, missing or of another kind.
+        ModelError: a folder of tuned prompts that is damaged.
     """
+    if spec.startswith(TUNED):
+        return prompts_of_tuned(read_tuned_prompts(Path(spec.removeprefix(TUNED))))
     shipped = shipped_prompt_sets()
     if spec in shipped:
         return _read(shipped[spec])
     if not spec.endswith(".toml"):
-        raise unknown_name("prompt set", spec, [*shipped, "FILE.toml"])
+        raise unknown_name("prompt set", spec, [*shipped, "FILE.toml", "tuned:FOLDER"])
     path = Path(spec)
     if not path.is_file():
         raise InputError(f"There is no prompt file '{path}'. Check the path.")
@@ -87,6 +94,19 @@ def prompts_of_names(words: Mapping[str, str], templates: Sequence[str] = ("{}",
     """Return prompts that are the labels' names for people, without negatives: what is left for labels of one's own."""
     filled = {label: LabelPrompts(_filled(templates, [name])) for label, name in words.items()}
     return PromptSet("names", "The labels' own names", "Made from the data card's names for people.", filled)
+
+
+def prompts_of_tuned(tuned: TunedPrompts) -> PromptSet:
+    """Return tuned prompts as a set: the texts that their context vectors stand beside."""
+    negative = tuned.negative or ("",) * len(tuned.labels)
+    texts = zip(tuned.labels, tuned.positive, negative, strict=True)
+    return PromptSet(
+        name="tuned",
+        title=f"{tuned.context.shape[1]} context vectors tuned for {tuned.model_name}",
+        provenance="Learned from images with labels; the folder's card says from which.",
+        labels={label: LabelPrompts((present,), (absent,) if absent else ()) for label, present, absent in texts},
+        tuned=tuned,
+    )
 
 
 def _read(path: Path) -> PromptSet:

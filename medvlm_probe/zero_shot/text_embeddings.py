@@ -17,6 +17,7 @@ from medvlm_probe.models.contract import VisionLanguageModel
 from medvlm_probe.runs import cache_dir as default_cache_dir
 from medvlm_probe.runs import sha256_json, write_bytes_atomically
 from medvlm_probe.zero_shot.prompts import PromptSet
+from medvlm_probe.zero_shot.tuned_prompts import TunedPrompts, tuned_embeddings
 
 LAYOUT = "texts/v1"
 
@@ -37,10 +38,12 @@ def label_directions(
 
     Raises:
         InputError: some labels have negative prompts and others have none.
-        ModelError: a prompt is longer than the model's context; none is cut.
+        ModelError: a prompt is longer than the model's context (none is cut), or was tuned for another model.
 
     Source: prompt ensembling in embedding space, Radford et al. 2021, section 3.1.4.
     """
+    if prompts.tuned is not None:
+        return _tuned_directions(model, prompts.tuned, tuple(prompts.labels))
     sides = [[prompts.labels[label].positive for label in prompts.labels]]
     negatives = [prompts.labels[label].negative for label in prompts.labels]
     if any(negatives):
@@ -52,6 +55,13 @@ def label_directions(
     vectors = dict(zip(texts, unit_rows(embed_texts(model, texts, cache_dir=cache_dir)), strict=True))
     means = [unit_rows(np.stack([np.mean([vectors[t] for t in group], axis=0) for group in side])) for side in sides]
     return LabelDirections(tuple(prompts.labels), means[0], means[1] if len(means) > 1 else None)
+
+
+def _tuned_directions(model: VisionLanguageModel, tuned: TunedPrompts, labels: tuple[str, ...]) -> LabelDirections:
+    units = unit_rows(tuned_embeddings(model, tuned))
+    rows = [tuned.labels.index(label) for label in labels]
+    n_labels = len(tuned.labels)
+    return LabelDirections(labels, units[:n_labels][rows], units[n_labels:][rows] if tuned.negative else None)
 
 
 def embed_texts(
