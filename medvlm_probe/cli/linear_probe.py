@@ -101,6 +101,7 @@ def linear_probe(
     from medvlm_probe.tuning.evaluate import evaluate
     from medvlm_probe.tuning.heads import write_head
     from medvlm_probe.tuning.roles import assign_roles
+    from medvlm_probe.zero_shot.performance import label_frequencies
     from medvlm_probe.zero_shot.thresholds import parse_rule
 
     output = make_output(as_json=as_json, quiet=quiet, no_color=no_color)
@@ -136,6 +137,7 @@ def linear_probe(
         scores,
         done.cohort,
         roles,
+        prior=label_frequencies(done.cohort.select(roles.train), labels),
         rule=threshold_rule,
         out_of_fold=getattr(fitted, "out_of_fold", None),
         model=done.model.name,

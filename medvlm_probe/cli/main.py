@@ -15,10 +15,12 @@ from medvlm_probe.cli import (
     embed,
     embed_dist,
     export,
+    fine_tune,
     label_agreement,
     label_reports,
     linear_probe,
     models,
+    project,
     prompts,
     zero_shot,
 )
@@ -36,6 +38,8 @@ app = typer.Typer(
 app.command("embed-dist")(embed_dist.embed_dist)
 app.command("zero-shot")(zero_shot.zero_shot)
 app.command("linear-probe")(linear_probe.linear_probe)
+app.command("fine-tune")(fine_tune.fine_tune)
+app.command("project")(project.project)
 app.command("embed")(embed.embed)
 app.command("export")(export.export)
 app.command("label-reports")(label_reports.label_reports)

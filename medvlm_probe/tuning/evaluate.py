@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from medvlm_probe.embeddings.seen import SeenInTraining, seen_in_training
 from medvlm_probe.errors import InputError
-from medvlm_probe.zero_shot.performance import PerformanceAnalysis, analyse_performance, label_frequencies
+from medvlm_probe.zero_shot.performance import PerformanceAnalysis, analyse_performance
 from medvlm_probe.zero_shot.thresholds import choose_thresholds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from medvlm_probe.cohort.cohort import Cohort
     from medvlm_probe.models.training_data import TrainingData
@@ -34,8 +34,9 @@ def evaluate(
     cohort: Cohort,
     roles: Roles,
     *,
+    prior: Mapping[str, float],
     rule: str,
-    out_of_fold: FloatArray | None,
+    out_of_fold: FloatArray | None = None,
     model: str,
     trained_on: Sequence[TrainingData],
     keys: Sequence[str],
@@ -46,6 +47,7 @@ def evaluate(
         scores: of all images of the cohort, in its order.
         cohort: the images that have roles.
         roles: of these images.
+        prior: label to its frequency in the training split.
         rule: how thresholds are chosen, where `roles` names images for it.
         out_of_fold: scores of the training images from fits that had not seen them, (n_train, L): what thresholds are
             chosen on where that is the training split.
@@ -80,7 +82,7 @@ def evaluate(
         shown_scores,
         shown,
         thresholds=thresholds,
-        prior=label_frequencies(cohort.select(roles.train), scores.labels),
+        prior=prior,
         prior_from=roles.train_from,
     )
     shown_keys = [key for key, here in zip(keys, roles.shown, strict=True) if here]

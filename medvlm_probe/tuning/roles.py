@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,6 +48,11 @@ class Roles:
     def used(self) -> BoolArray:
         """The images that have any role."""
         return self.train | self.validation | self.thresholds | self.shown
+
+    def select(self, rows: IntArray) -> Roles:
+        """Return the roles of some images, by their numbers."""
+        parts = {name: getattr(self, name)[rows] for name in ("train", "validation", "thresholds", "shown")}
+        return replace(self, **parts)
 
     def to_json(self) -> dict[str, Any]:
         """Return names and counts."""
