@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medvlm_probe.errors import InputError
+from medvlm_probe.plots.point_panels import (
+    BELOW_MM,
+    LEFT_MM,
+    UNKNOWN,
+    VECTORS_UP_TO,
+    Panel,
+    crosses,
+    dots,
+    limit,
+    mixed,
+    name_axes,
+    panels_figure,
+    proportion,
+    size,
+)
 from medvlm_probe.plots.style import (
     DOUBLE_COLUMN_MM,
     LINE_MM,
@@ -16,28 +30,20 @@ from medvlm_probe.plots.style import (
     MUTED,
     OVERLAY,
     VERMILLION,
-    Page,
     checked_table,
     new_page,
     plain,
+    shown,
     style,
-    ticks_along,
     wrapped,
 )
-from medvlm_probe.types import FloatArray
+from medvlm_probe.types import BoolArray, FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _ILLUSTRATION = "An illustration: no statistic is computed on these coordinates."
-_BACKGROUND = "#C9C9C9"
-_UNKNOWN = "#8C8C8C"
-_VECTORS_UP_TO = 4000
-_PANEL_GAP_MM = 4.0
-_LEFT_MM = 14.0
-_BELOW_MM = 10.0
 
 
 def projection_scatter(
@@ -70,25 +76,85 @@ def projection_scatter(
     """
     rows = checked_table(table, "coordinates", text=(by,) if by else (), numeric=("x", "y"))
     groups = _groups(table[by], rows[by]) if by else np.full(len(rows), "images", dtype=object)
-    points = rows[["x", "y"]].to_numpy(dtype=float)
-    finite = np.isfinite(points).all(axis=1)
-    if not bool(finite.any()):
-        raise InputError("No row of the table of coordinates has both x and y defined, so there is nothing to draw.")
-    left_out = int((~finite).sum())
-    words = [_ILLUSTRATION]
-    if left_out:
-        words.append(f"{left_out:,} image{'s' if left_out > 1 else ''} without coordinates left out.")
+    points, finite, left_out = _points(rows)
     with style():
         return _draw(
-            points[finite],
+            points,
             groups[finite],
             axes_words,
             by=by,
             labels_words=labels_words,
             title=title,
-            note=" ".join([*words, *([note] if note else [])]),
+            note=_note(_ILLUSTRATION, left_out, note),
             width_mm=width_mm,
         )
+
+
+def projection_by_label(
+    table: pd.DataFrame,
+    labels: Sequence[str],
+    axes_words: tuple[str, str] = ("First principal component", "Second principal component"),
+    *,
+    labels_words: Mapping[str, str] | None = None,
+    title: str | None = None,
+    note: str | None = None,
+    width_mm: float = DOUBLE_COLUMN_MM,
+) -> Figure:
+    """Draw a panel for each label: the images that have it over those that have it not.
+
+    Within a panel each image is one point, and nothing is drawn of images where the label is not known. An image with
+    several labels is in colour in several panels; the note says how many do so.
+
+    Args:
+        table: `x`, `y` and a column of 1, 0 or NaN for each label, one row an image.
+        labels: the columns, in the order to draw them.
+        axes_words, labels_words, title, note, width_mm: as for `projection_scatter`.
+
+    Raises:
+        InputError: no labels, an empty table, missing columns, or no row with two defined coordinates.
+    """
+    if not labels:
+        raise InputError("A projection by label needs at least one label.")
+    rows = checked_table(table, "coordinates", numeric=("x", "y", *labels))
+    points, finite, left_out = _points(rows)
+    values = rows.loc[finite, list(labels)].to_numpy(dtype=float)
+    panels = []
+    for label, column in zip(labels, values.T, strict=True):
+        present, unknown = column == 1, int(np.isnan(column).sum())
+        count = f"n = {int(present.sum()):,}{f'; {unknown:,} unknown' if unknown else ''}"
+        panels.append(Panel(shown(label, labels_words), count, present, column == 0, VERMILLION))
+    several = int(((values == 1).sum(axis=1) > 1).sum())
+    words = ["In colour: present. Grey: absent."]
+    if np.isnan(values).any():
+        words.append("Unknown: not drawn.")
+    if several:
+        words.append(f"{several:,} of {len(points):,} images have several of these labels: once in each panel.")
+    description = f"{len(points)} images as points, in a panel for each of {len(labels)} labels."
+    with style():
+        return panels_figure(
+            points,
+            panels,
+            axes_words,
+            description=f"{description} Axes: {axes_words[0]}, {axes_words[1]}.",
+            title=title,
+            note=_note(f"{' '.join(words)} {_ILLUSTRATION}", left_out, note),
+            width_mm=width_mm,
+        )
+
+
+def _points(rows: pd.DataFrame) -> tuple[FloatArray, BoolArray, int]:
+    """Return the points with two coordinates (m, 2), which rows they are, and how many rows have none."""
+    points = rows[["x", "y"]].to_numpy(dtype=float)
+    finite = np.isfinite(points).all(axis=1)
+    if not bool(finite.any()):
+        raise InputError("No row of the table of coordinates has both x and y defined, so there is nothing to draw.")
+    return points[finite], finite, int((~finite).sum())
+
+
+def _note(words: str, left_out: int, note: str | None) -> str:
+    if left_out:
+        words += f" {left_out:,} image{'s' if left_out > 1 else ''} without coordinates left out."
+    return f"{words} {note}" if note else words
 
 
 def _groups(given: pd.Series, text: pd.Series) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
@@ -116,13 +182,18 @@ def _draw(
     first = list(labels_words or ())
     names = sorted({str(name) for name in groups} - {""}, key=lambda name: (_place(name, first), name))
     counts = {name: int((groups == name).sum()) for name in dict.fromkeys(groups)}
-    words = {name: f"{plain((labels_words or {}).get(name, name))} (n = {counts[name]:,})" for name in names}
-    if "" in counts:
-        words[""] = f"Unknown (n = {counts['']:,})"
+    words = {name: plain((labels_words or {}).get(name, name)) for name in names} | {"": "Unknown"}
+    sizes = {name: f"n = {count:,}" for name, count in counts.items()}
     description = f"{len(points)} images as points; axes: {axes_words[0]}, {axes_words[1]}."
+    everyone = [*names, *([""] if "" in counts else [])]
     if len(names) <= len(OVERLAY):
-        return _overlay(points, groups, names, words, axes_words, by, description, title, note, width_mm)
-    return _multiples(points, groups, names, words, axes_words, description, title, note, width_mm)
+        key = {name: f"{words[name]} ({sizes[name]})" for name in everyone}
+        return _overlay(points, groups, names, key, axes_words, by, description, title, note, width_mm)
+    panels = [
+        Panel(words[name], sizes[name], groups == name, groups != name, VERMILLION if name else MUTED)
+        for name in everyone
+    ]
+    return panels_figure(points, panels, axes_words, description=description, title=title, note=note, width_mm=width_mm)
 
 
 def _overlay(
@@ -141,146 +212,40 @@ def _overlay(
     key_mm = 0.0 if by is None else 44.0 if wide else width_mm - 2 * MARGIN_MM
     key = {name: wrapped(text, key_mm - 4.0, max_lines=3) for name, text in words.items()} if by else {}
     key_lines = sum(len(lines) for lines in key.values())
-    panel = width_mm - 2 * MARGIN_MM - _LEFT_MM - 2.0 - (key_mm + 4.0 if wide and by else 0.0)
-    height = panel * _proportion(points)
+    panel = width_mm - 2 * MARGIN_MM - LEFT_MM - 2.0 - (key_mm + 4.0 if wide and by else 0.0)
+    height = panel * proportion(points)
     under = 0.0 if wide else key_lines * LINE_MM + 3.0 + 0.4 * len(key)
-    page = new_page(width_mm, 2.0 + height + _BELOW_MM + under, title=title, note=note, description=description)
-    left = MARGIN_MM + _LEFT_MM
+    page = new_page(width_mm, 2.0 + height + BELOW_MM + under, title=title, note=note, description=description)
+    left = MARGIN_MM + LEFT_MM
     axes = page.axes(left, page.top + 2.0, panel, height)
-    _limit(axes, points, panel, height)
+    limit(axes, points, panel, height)
     colours = dict(zip(names, OVERLAY, strict=False))
     known = groups != ""
-    order = _mixed(len(points))
+    order = mixed(len(points))
     order = order[known[order]]
-    _crosses(axes, points[~known], len(points))
-    _dots(axes, points[order], [colours[name] for name in groups[order]], len(points))
-    _name_axes(page, left, page.top + 2.0, panel, height, axes_words)
+    crosses(axes, points[~known], len(points))
+    dots(
+        axes,
+        points[order],
+        [colours[name] for name in groups[order]],
+        size(len(points)),
+        pixels=len(points) > VECTORS_UP_TO,
+    )
+    name_axes(page, left, page.top + 2.0, panel, height, axes_words)
     if not by:
         return page.figure
-    x, y = (left + panel + 4.0, page.top + 4.0) if wide else (left, page.top + 2.0 + height + _BELOW_MM + 3.0)
+    x, y = (left + panel + 4.0, page.top + 4.0) if wide else (left, page.top + 2.0 + height + BELOW_MM + 3.0)
     for name, lines in key.items():
         sample = page.axes(x, y - 1.2, 2.4, 2.4)
         sample.axis("off")
         if name:
             sample.plot([0.5], [0.5], marker="o", markersize=4.5, color=colours[name], clip_on=False)
         else:
-            sample.plot([0.5], [0.5], marker="x", markersize=4.0, color=_UNKNOWN, clip_on=False)
+            sample.plot([0.5], [0.5], marker="x", markersize=4.0, color=UNKNOWN, clip_on=False)
         page.lines(x + 4.0, y, lines)
         y += len(lines) * LINE_MM + 0.4
     return page.figure
 
 
-def _multiples(
-    points: FloatArray,
-    groups: np.ndarray[tuple[int], np.dtype[np.object_]],
-    names: Sequence[str],
-    words: Mapping[str, str],
-    axes_words: tuple[str, str],
-    description: str,
-    title: str | None,
-    note: str,
-    width_mm: float,
-) -> Figure:
-    panels = [*names, *([""] if "" in words else [])]
-    most = 4 if width_mm > 120.0 else 2
-    bands = math.ceil(len(panels) / most)
-    columns = math.ceil(len(panels) / bands)
-    side = (width_mm - 2 * MARGIN_MM - _LEFT_MM - 2.0 - (columns - 1) * _PANEL_GAP_MM) / columns
-    height = side * _proportion(points)
-    heads = {name: wrapped(words[name], side, bold=True, max_lines=3) for name in panels}
-    head_mm = max(len(lines) for lines in heads.values()) * LINE_MM + 0.8
-    band_mm = head_mm + height + 2.0
-    page = new_page(width_mm, bands * band_mm + _BELOW_MM, title=title, note=note, description=description)
-    left = MARGIN_MM + _LEFT_MM
-    for index, name in enumerate(panels):
-        band, column = divmod(index, columns)
-        x, y = left + column * (side + _PANEL_GAP_MM), page.top + band * band_mm
-        page.lines(x, y + head_mm - 0.8 - (len(heads[name]) - 0.5) * LINE_MM, heads[name], fontweight="bold")
-        axes = page.axes(x, y + head_mm, side, height)
-        _limit(axes, points, side, height)
-        axes.tick_params(labelleft=column == 0, labelbottom=index + columns >= len(panels))
-        inside = groups == name
-        _dots(axes, points[~inside], _BACKGROUND, len(points), len(panels))
-        _dots(axes, points[inside], VERMILLION if name else MUTED, len(points), len(panels))
-    _name_axes(
-        page,
-        left,
-        page.top + head_mm,
-        columns * (side + _PANEL_GAP_MM) - _PANEL_GAP_MM,
-        (bands - 1) * band_mm + height,
-        axes_words,
-    )
-    return page.figure
-
-
 def _place(name: str, first: Sequence[str]) -> int:
     return first.index(name) if name in first else len(first)
-
-
-def _mixed(n: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-    """Return 0..n-1 in an order that looks shuffled and is always the same: steps of the golden ratio, sorted."""
-    golden = (math.sqrt(5.0) - 1.0) / 2.0
-    return np.argsort(np.arange(1, n + 1) * golden % 1.0, kind="stable")
-
-
-def _limit(axes: Axes, points: FloatArray, width_mm: float, height_mm: float) -> None:
-    """Give both axes the same scale, around all the points."""
-    low, high = points.min(axis=0), points.max(axis=0)
-    centre = (low + high) / 2
-    per_mm = float(max((high[0] - low[0]) / width_mm, (high[1] - low[1]) / height_mm)) * 1.06 or 1.0 / width_mm
-    axes.set_xlim(centre[0] - per_mm * width_mm / 2, centre[0] + per_mm * width_mm / 2)
-    axes.set_ylim(centre[1] - per_mm * height_mm / 2, centre[1] + per_mm * height_mm / 2)
-    ticks_along(axes, width_mm)
-    ticks_along(axes, height_mm, upwards=True)
-
-
-def _proportion(points: FloatArray) -> float:
-    """Return a panel's height over its width: as the points lie, within bounds."""
-    width, height = np.ptp(points, axis=0)
-    return float(np.clip(height / width, 0.6, 1.0)) if width > 0 else 1.0
-
-
-def _size(n: int) -> float:
-    """Return a point's area in square points: smaller where there are more."""
-    return float(np.interp(math.log10(max(n, 1)), [1.5, 5.0], [16.0, 1.0]))
-
-
-def _dots(axes: Axes, points: FloatArray, colour: str | list[str], n: int, n_panels: int = 1) -> None:
-    axes.scatter(
-        points[:, 0],
-        points[:, 1],
-        s=_size(n * n_panels),
-        c=colour,
-        linewidths=0,
-        alpha=0.8,
-        rasterized=n * n_panels > _VECTORS_UP_TO,
-    )
-
-
-def _crosses(axes: Axes, points: FloatArray, n: int) -> None:
-    axes.scatter(
-        points[:, 0],
-        points[:, 1],
-        s=_size(n),
-        c=_UNKNOWN,
-        marker="x",
-        linewidths=0.6,
-        rasterized=n > _VECTORS_UP_TO,
-    )
-
-
-def _name_axes(page: Page, left: float, top: float, width: float, height: float, axes_words: tuple[str, str]) -> None:
-    page.text(
-        left + width / 2,
-        top + height + _BELOW_MM - LINE_MM / 2,
-        wrapped(axes_words[0], width, max_lines=1)[0],
-        ha="center",
-    )
-    page.figure.text(
-        (MARGIN_MM + LINE_MM / 2) / page.width,
-        1.0 - (top + height / 2) / page.height,
-        wrapped(axes_words[1], height, max_lines=1)[0],
-        rotation=90,
-        ha="center",
-        va="center",
-    )

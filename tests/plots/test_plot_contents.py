@@ -17,7 +17,8 @@ from medvlm_probe.plots.contact_sheet import contact_sheet
 from medvlm_probe.plots.crowding import cross_site, crowding_heat_map
 from medvlm_probe.plots.distance_rows import _outline
 from medvlm_probe.plots.distances import distance_distributions, distance_forest
-from medvlm_probe.plots.projection import _mixed, projection_scatter
+from medvlm_probe.plots.point_panels import mixed
+from medvlm_probe.plots.projection import projection_by_label, projection_scatter
 
 
 def _words(figure: Figure) -> list[str]:
@@ -271,9 +272,26 @@ def test_projection_has_one_scale_for_both_axes(make: SimpleNamespace) -> None:
 
 
 def test_points_are_drawn_in_a_fixed_order_that_mixes_neighbours() -> None:
-    order = _mixed(1000)
+    order = mixed(1000)
     assert sorted(order) == list(range(1000))
     assert abs(np.corrcoef(np.arange(1000), order)[0, 1]) < 0.05
+
+
+def test_projection_by_label_draws_each_image_once_a_panel_and_says_who_has_several() -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"x": rng.normal(size=200), "y": rng.normal(size=200), "a": 0.0, "b": 1.0})
+    table.loc[:9, "a"] = 1.0
+    table.loc[10:19, "a"] = math.nan
+    figure = projection_by_label(table, ["a", "b"], labels_words={"a": "Rare", "b": "Frequent"})
+    drawn = [sum(len(points.get_offsets()) for points in axes.collections) for axes in figure.axes]
+    assert drawn == [190, 200]
+    words = " ".join(_words(figure))
+    assert "n = 10; 10 unknown" in words
+    assert "10 of 200 images have several of these labels" in words
+    rare = figure.axes[0].collections[-1]
+    assert np.array_equal(rare.get_offsets(), table.loc[:9, ["x", "y"]].to_numpy())
+    with pytest.raises(InputError, match="at least one label"):
+        projection_by_label(table, [])
 
 
 def test_projection_refuses_what_it_cannot_draw(make: SimpleNamespace) -> None:

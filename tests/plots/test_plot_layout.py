@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -17,7 +18,7 @@ from medvlm_probe.errors import InputError
 from medvlm_probe.plots.contact_sheet import contact_sheet
 from medvlm_probe.plots.crowding import cross_site, crowding_heat_map
 from medvlm_probe.plots.distances import distance_distributions, distance_forest
-from medvlm_probe.plots.projection import projection_scatter
+from medvlm_probe.plots.projection import projection_by_label, projection_scatter
 from medvlm_probe.plots.style import figure_bytes
 
 NOTE = "Synthetic phantoms seen through phantom-clip: not medicine."
@@ -41,6 +42,13 @@ def _sheet(make: SimpleNamespace) -> Figure:
         masks=[[mask], [], [np.zeros((40, 30), dtype=bool)], []],
         note=NOTE,
     )
+
+
+def _labelled(make: SimpleNamespace) -> pd.DataFrame:
+    table = make.coordinates(2)
+    for k, label in enumerate(make.labels):
+        table[label] = (np.arange(len(table)) % (k + 2) == 0).astype(float)
+    return table
 
 
 CASES: dict[str, Callable[[SimpleNamespace], Figure]] = {
@@ -94,6 +102,15 @@ CASES: dict[str, Callable[[SimpleNamespace], Figure]] = {
         make.coordinates(6), by="site", width_mm=88, note=NOTE
     ),
     "projection of one point": lambda make: projection_scatter(make.coordinates(2).iloc[[30]], by="site"),
+    "projection by 14 labels": lambda make: projection_by_label(
+        _labelled(make), list(make.labels), note=NOTE, title="A title"
+    ),
+    "projection by 3 labels, one column": lambda make: projection_by_label(
+        _labelled(make),
+        list(make.labels[:3]),
+        labels_words=dict(zip(make.labels, make.long, strict=False)),
+        width_mm=88,
+    ),
     "contact sheet": _sheet,
 }
 
