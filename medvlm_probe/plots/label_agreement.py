@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_PANEL_GAP_MM = 5.0
+_PANEL_GAP_MM = 7.0
 _TICKS_MM = 6.0
 _OVERHANG_MM = 2.0
 _STEP_MM = 2.3
