@@ -45,7 +45,7 @@ def resolve_task(cohort: Cohort, prompts: str, labels: Sequence[str] | None, kin
 
     Args:
         cohort: its labels are scored where the set has prompts for them.
-        prompts: a shipped set, a TOML file, or `names`: the data card's own names.
+        prompts: a shipped set, a TOML file, `tuned:FOLDER`, or `names`: the data card's own names.
         labels: those that must be scored; None takes all that can be.
         kind: None takes softmax where exactly one label is right an image, else logit, else (no negatives) cosine.
 
@@ -59,7 +59,8 @@ def resolve_task(cohort: Cohort, prompts: str, labels: Sequence[str] | None, kin
     if not wanted:
         raise InputError(f"Cohort '{cohort.name}' has no labels to score. Add a column of 1 and 0 for each label.")
     words = {label: cohort.card.words(label) for label in wanted}
-    given = prompts_of_names(words) if prompts == NAMES else load_prompts(prompts)
+    templates = (cohort.card.prompt_template or "{}",)
+    given = prompts_of_names(words, templates) if prompts == NAMES else load_prompts(prompts)
     known = wanted if labels else tuple(label for label in wanted if label in given.labels)
     if not known:
         raise InputError(
@@ -86,16 +87,17 @@ def zero_shot_scores(
     Args:
         vectors: image embeddings before normalisation, (n, D), in the order of the cohort.
         cohort: names the rows.
-        model: encodes the prompts; its logit scale is used.
+        model: encodes the prompts; its logit scale is used, unless prompts were tuned at another.
         task: see `resolve_task`.
         cache_dir: where text embeddings are kept; None for the usual place.
     """
     directions = label_directions(model, task.prompts, cache_dir=cache_dir)
+    tuned = task.prompts.tuned
     return prompt_scores(
         vectors,
         directions,
         kind=task.kind,
-        logit_scale=model.logit_scale,
+        logit_scale=model.logit_scale if tuned is None else tuned.logit_scale,
         ids=cohort.table["image"].astype(str).tolist(),
     )
 

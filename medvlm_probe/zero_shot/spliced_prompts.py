@@ -92,7 +92,7 @@ def _name_lengths(model: VisionLanguageModel, texts: Sequence[str], tokens: Prom
         end = start + length
         if length < 1 or not whole[start:end].equal(name[start:end]):
             raise ModelError(
-                f"{model.name} does not tell where the name in '{text[:60]}' ends. Put the name at the end of the prompt."
+                f"{model.name} does not tell where the name in '{text[:60]}' ends. Put the name at the end."
             )
     return lengths
 
