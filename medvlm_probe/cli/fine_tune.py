@@ -160,6 +160,7 @@ def fine_tune(
             material,
             roles,
             settings,
+            precision="bfloat16" if before.embedded.precision == "bfloat16" else "float32",
             workers=workers,
             progress=progress,
             on_epoch=lambda log: output.say(_epoch_words(log)),

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medvlm_probe.embeddings.precision import Precision, device_of, fast_precision
+from medvlm_probe.embeddings.precision import Precision, device_of
 from medvlm_probe.embeddings.threads import decoding_pool, default_workers, torch_threads
 from medvlm_probe.errors import InputError, StoreError
 from medvlm_probe.metrics.classification import auroc
@@ -119,6 +119,7 @@ def fine_tune(
     settings: FineTuneSettings,
     folder: Path,
     *,
+    precision: Precision = "float32",
     workers: int | None = None,
     kept_bytes: int = KEPT_BYTES,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
@@ -135,6 +136,7 @@ def fine_tune(
         material: images and labels.
         settings: see there.
         folder: for checkpoints; of one training alone.
+        precision: of the products in the tower, `float32` or `bfloat16`; weights and optimiser are float32 either way.
         workers: threads that decode; None: one a core.
         kept_bytes: memory for images that are kept decoded.
         checkpoint_seconds: how often to write a checkpoint within an epoch; each epoch's end writes one.
@@ -142,15 +144,17 @@ def fine_tune(
         on_epoch: told each epoch when it is over; after a restart only the new ones.
 
     Raises:
-        InputError: no images or labels to learn from, or a loss that is no number any more.
+        InputError: no images or labels to learn from, float16, or a loss that is no number any more.
         ModelError: the model has no tower that can be trained.
         StoreError: the checkpoint is of another training, or cannot be written or read.
     """
+    if precision == "float16":
+        raise InputError("Training in float16 needs scaled losses, which are not offered. Take bfloat16 or float32.")
     config = config_of(model, material, settings)
     with torch_threads(), decoding_pool(default_workers() if workers is None else workers) as pool:
         ahead = 2 if device_of(model).type == "cuda" else 0
         pixels = Pixels(material.cohort.source, material.keys, model, pool, ahead=ahead, kept_bytes=kept_bytes)
-        training = _Training(model, material, settings, folder, config, pixels, checkpoint_seconds, progress)
+        training = _Training(model, material, settings, folder, config, pixels, precision, checkpoint_seconds, progress)
         training.resume()
         training.run(on_epoch)
         return training.result()
@@ -166,6 +170,7 @@ class _Training:
     folder: Path
     config: str
     pixels: Pixels
+    precision: Precision
     checkpoint_seconds: float
     progress: Callable[[int, int, float], None]
     epoch: int = 0
@@ -188,8 +193,6 @@ class _Training:
                 raise InputError(f"There is no image with a known label to {what}. Check the splits and labels.")
         self.started = time.monotonic()
         self.device = device_of(self.given)
-        fast = fast_precision(self.device)
-        self.precision: Precision = "bfloat16" if fast == "bfloat16" else "float32"
         self.tower: TrainableTower = trainable_tower(self.given, settings.last_blocks)
         self.layer = self._first_layer().to(self.device)
         self.loss: Callable[[Tensor, Tensor], Tensor] = loss_named(settings.loss)

@@ -16,6 +16,7 @@ from medvlm_probe.tuning.heads import LinearHead, read_head
 from medvlm_probe.tuning.tuned_folder import Base, standing_model, write_tuned
 
 if TYPE_CHECKING:
+    from medvlm_probe.embeddings.precision import Precision
     from medvlm_probe.models.contract import VisionLanguageModel
     from medvlm_probe.tuning.fine_tune import Material
     from medvlm_probe.tuning.fine_tune_settings import EpochLog, FineTuneSettings
@@ -50,6 +51,7 @@ def make_tuned(
     roles: Roles,
     settings: FineTuneSettings,
     *,
+    precision: Precision = "float32",
     workers: int | None = None,
     progress: Callable[[int, int, float], None] = lambda done, total, seconds: None,
     on_epoch: Callable[[EpochLog], None] = lambda log: None,
@@ -66,7 +68,7 @@ def make_tuned(
         material: images and labels.
         roles: which images those are, for the card.
         settings: of the training.
-        workers, progress, on_epoch: as in `fine_tune`.
+        precision, workers, progress, on_epoch: as in `fine_tune`.
 
     Raises:
         ModelError: the folder holds another model, or the base cannot be trained or copied.
@@ -74,7 +76,16 @@ def make_tuned(
     """
     target, checkpoint = folder / MODEL_FOLDER, folder / CHECKPOINT_FOLDER
     if not standing_model(target, config_of(model, material, settings)):
-        tuned = fine_tune(model, material, settings, checkpoint, workers=workers, progress=progress, on_epoch=on_epoch)
+        tuned = fine_tune(
+            model,
+            material,
+            settings,
+            checkpoint,
+            precision=precision,
+            workers=workers,
+            progress=progress,
+            on_epoch=on_epoch,
+        )
         write_tuned(target, tuned, base, material, roles.to_json(), checkpoint)
     shutil.rmtree(checkpoint, ignore_errors=True)
     return read_head(target)
