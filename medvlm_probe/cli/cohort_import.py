@@ -72,6 +72,14 @@ def import_cohort(
             rich_help_panel=DATA,
         ),
     ] = None,
+    legacy_split: Annotated[
+        bool,
+        typer.Option(
+            "--legacy-split",
+            help="covidx, rsna18, pannuke, digestpath: the split of published results, with its leaks.",
+            rich_help_panel=DATA,
+        ),
+    ] = False,
     copy_images: Annotated[
         bool,
         typer.Option(
@@ -96,7 +104,9 @@ def import_cohort(
     output = make_output(as_json=as_json, quiet=quiet, no_color=no_color)
     plan = ManifestPlan(out, tuple(site or ()), uncertainty, copy_images, overwrite, labels_file)
     check_plan(plan)
-    options = ImportOptions(labels_file, unpack_to=out.parent, say=output.say, pseudonym_key=pseudonym_key)
+    options = ImportOptions(
+        labels_file, unpack_to=out.parent, say=output.say, pseudonym_key=pseudonym_key, legacy_split=legacy_split
+    )
     loaded = []
     for spec in _joined_names(specs):
         output.say(f"Reading {spec} ...")
@@ -114,11 +124,11 @@ def import_cohort(
 
 def _joined_names(arguments: Sequence[str]) -> list[str]:
     """Return the specs: a data set's name followed by a folder (`dicom DIR`) is `dicom:DIR`."""
-    from medvlm_probe.cohort.catalog import PUBLISHED
+    from medvlm_probe.cohort.catalog import OF_A_FOLDER
 
     specs: list[str] = []
     for argument in arguments:
-        if specs and specs[-1] in {*PUBLISHED, "generic_folder"}:
+        if specs and specs[-1] in OF_A_FOLDER:
             specs[-1] = f"{specs[-1]}:{argument}"
         else:
             specs.append(argument)

@@ -14,6 +14,7 @@ from medvlm_probe.cohort.cohort import Cohort
 from medvlm_probe.cohort.data_cards import CARD_FILE, DataCard, read_card
 from medvlm_probe.cohort.folders import folder_cohort
 from medvlm_probe.cohort.images import FileImages, recipe_for
+from medvlm_probe.cohort.importers.calibprompt_folder import prepared_card
 from medvlm_probe.cohort.importers.published import ImportOptions, Published, no_rows
 from medvlm_probe.cohort.manifest import UNCERTAINTY_POLICIES, Manifest, UncertaintyPolicy, read_manifest
 from medvlm_probe.cohort.manifest_columns import snake_case
@@ -72,6 +73,13 @@ def _from_folder(request: Request) -> Loaded:
     labels_file = request.options.labels_file
     found = folder_cohort(request.image_root or given, request.card, request.uncertainty, labels_file)
     return Loaded(found.cohort, skipped=found.skipped, notes=found.notes)
+
+
+def _from_calibprompt(request: Request) -> Loaded:
+    folder = request.image_root or Path(request.argument)
+    _no_labels_file(request)
+    card = prepared_card(folder, request.card, shipped_cards())
+    return Loaded(folder_cohort(folder, card, request.uncertainty).cohort)
 
 
 def _from_manifest(request: Request) -> Loaded:
@@ -139,20 +147,31 @@ PUBLISHED: dict[str, str] = {
     "padchest": "padchest",
     "vindr_cxr": "vindr_cxr",
     "rsna_pneumonia": "rsna_pneumonia",
+    "covidx": "covidx",
+    "rsna18": "rsna18",
+    "kather_colon": "kather_colon",
+    "pannuke": "pannuke",
+    "digestpath": "digestpath",
     "dicom": "dicom_folder",
 }
 """Published data sets: the name, and the module of `cohort.importers` whose `read` turns its folder into a manifest."""
 
+LEGACY_SPLITS = ("covidx", "rsna18", "pannuke", "digestpath")
+"""Published data sets with two splits: one of their own and, as `ImportOptions.legacy_split`, that of past results."""
+
 IMPORTERS: dict[str, Callable[[Request], Loaded]] = {
     "phantom": _from_phantom,
     "generic_folder": _from_folder,
+    "calibprompt": _from_calibprompt,
     "manifest": _from_manifest,
     **{name: _published(module) for name, module in PUBLISHED.items()},
 }
 """How a card's files are read, by the card's field `importer`."""
 
-_OF_A_FOLDER = ("generic_folder", *PUBLISHED)
-_NAMED_BY_FOLDER = ("generic_folder", "dicom")
+OF_A_FOLDER = ("generic_folder", "calibprompt", *PUBLISHED)
+"""Importers that are asked for as `NAME:FOLDER`."""
+
+_NAMED_BY_FOLDER = ("generic_folder", "calibprompt", "dicom")
 _NO_OPTIONS = ImportOptions()
 
 
@@ -210,6 +229,8 @@ def load_with_notes(
     card, folder, argument = _resolved(spec)
     if card.importer not in IMPORTERS:
         raise unknown_name("importer", card.importer, IMPORTERS)
+    if options.legacy_split and card.importer not in LEGACY_SPLITS:
+        raise InputError(f"'{card.name}' has no legacy split; those that have one: {', '.join(LEGACY_SPLITS)}.")
     return IMPORTERS[card.importer](
         Request(card, folder, argument, uncertainty or card.uncertainty, image_root, options)
     )
@@ -256,7 +277,7 @@ def _resolved(spec: str) -> tuple[DataCard, Path, str]:
 
 def _shipped(path: Path, argument: str) -> tuple[DataCard, Path, str]:
     card = read_card(path)
-    if card.importer in _OF_A_FOLDER:
+    if card.importer in OF_A_FOLDER:
         if not argument:
             raise InputError(f"'{card.name}' needs a folder: {card.name}:FOLDER.")
         if card.importer in _NAMED_BY_FOLDER:

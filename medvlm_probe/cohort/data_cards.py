@@ -29,6 +29,7 @@ class DataCard(BaseModel):
         title: its name for people.
         task: `multi_label` (any labels together) or `single_label` (exactly one an image).
         labels: label columns, snake_case, and their names for people; empty where the manifest decides.
+        prompt_template: the sentence that the labels' names are put into for prompts made of names, with one `{}`.
         uncertainty: what a label of -1 becomes.
         importer: how the files are read, a key of `catalog.IMPORTERS`.
         manifest: the manifest's path, relative to the card; None where the importer needs none.
@@ -48,6 +49,7 @@ class DataCard(BaseModel):
     title: str = ""
     task: Literal["multi_label", "single_label"] = "multi_label"
     labels: dict[str, Text] = {}
+    prompt_template: str | None = None
     uncertainty: UncertaintyPolicy = "ignore"
     importer: Text = "manifest"
     manifest: Text | None = None
@@ -70,6 +72,13 @@ class DataCard(BaseModel):
                     f"'{label}' is no label name: write it in snake_case, and none of {', '.join(MANIFEST_COLUMNS)}"
                 )
         return labels
+
+    @field_validator("prompt_template")
+    @classmethod
+    def _one_place(cls, template: str | None) -> str | None:
+        if template is not None and template.count("{}") != 1:
+            raise ValueError("a template needs exactly one '{}'")
+        return template
 
     @field_validator("manifest", "image_root")
     @classmethod

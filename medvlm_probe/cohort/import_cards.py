@@ -40,11 +40,13 @@ def import_card(
     same_as = dict.fromkeys(source for card in cards for source in card.same_as)
     same_as.update(dict.fromkeys(() if single else published))
     tasks = {(card.task, cohort.labels) for card, cohort in zip(cards, cohorts, strict=True)}
+    templates = {card.prompt_template for card in cards}
     fields: dict[str, Any] = {
         "name": cards[0].name if single else name,
         "title": cards[0].title if single else f"{', '.join(card.title or card.name for card in cards)}",
         "task": "single_label" if len(tasks) == 1 and cards[0].task == "single_label" else "multi_label",
         "labels": joined.words,
+        "prompt_template": templates.pop() if len(templates) == 1 else None,
         "uncertainty": joined.uncertainty,
         "importer": "manifest",
         "manifest": manifest,

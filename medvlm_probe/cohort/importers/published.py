@@ -31,12 +31,14 @@ class ImportOptions:
         unpack_to: the folder that archives are unpacked into; None refuses a folder that has archives alone.
         say: is told of long steps, a line each.
         pseudonym_key: the file of the secret key of pseudonyms; None takes the one in the user's data folder.
+        legacy_split: take the split, with its leaks, that published results were made on.
     """
 
     labels_file: Path | None = None
     unpack_to: Path | None = None
     say: Callable[[str], None] = _silent
     pseudonym_key: Path | None = None
+    legacy_split: bool = False
 
 
 def no_rows() -> pd.DataFrame:

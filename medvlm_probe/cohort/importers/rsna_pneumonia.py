@@ -67,7 +67,7 @@ def read(folder: Path, options: ImportOptions) -> Published:
     table = pd.DataFrame(
         {
             "image": matched.image,
-            **_nih_names(folder, rows["name"]),
+            **nih_names(folder, rows["name"]),
             "site": "nih",
             "split": rows["split"],
             "no_finding": rows["normal"].astype(np.float32),
@@ -143,8 +143,8 @@ def _classes(folder: Path, images: pd.Index) -> tuple[pd.Series, pd.Series]:
     return classes, pd.Series(images.isin(table["patientId"][several]), index=images)
 
 
-def _nih_names(folder: Path, names: pd.Series) -> dict[str, pd.Series]:
-    """Return patient and study as NIH has them; nothing where the mapping is not there."""
+def nih_names(folder: Path, names: pd.Series) -> dict[str, pd.Series]:
+    """Return patient and study of images as NIH has them; nothing where the folder lacks the organisers' mapping."""
     path = find_table(folder, "pneumonia-challenge-dataset-mappings*.json")
     if path is None:
         return {}
