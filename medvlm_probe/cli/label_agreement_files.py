@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 METRICS = {"auroc": "AUROC", "recall": "Recall", "ratio": "Distance ratio"}
 FEW = 10
+MARGIN = 0.005
 
 
 def print_agreement(
@@ -63,6 +64,17 @@ def agreement_sentences(analysis: AgreementAnalysis, words: Mapping[str, str]) -
         said.append(
             "The counts refute independent errors, so corrected recall and specificity are not to be used: "
             f"{', '.join(dict.fromkeys(together))}."
+        )
+    impossible = [
+        f"{words[entry.label]} ({entry.source})"
+        for entry in analysis.corrections
+        if entry.corrected.value < entry.low_if_dependent - MARGIN
+        or entry.corrected.value > entry.high_if_dependent + MARGIN
+    ]
+    if impossible:
+        said.append(
+            "Corrected values that lie outside what any dependence allows do not fit independent errors; read their "
+            f"range instead: {', '.join(dict.fromkeys(impossible))}."
         )
     moved = _largest_shift(analysis.conclusions, "auroc")
     if moved is not None and moved.shift is not None:
