@@ -36,8 +36,10 @@ from medvlm_probe.errors import InputError
 if TYPE_CHECKING:
     from medvlm_probe.cli.steps import EmbeddedCohort
     from medvlm_probe.cohort.cohort import Cohort
-    from medvlm_probe.types import Scores
+    from medvlm_probe.types import FloatArray, Scores
     from medvlm_probe.zero_shot.performance import PerformanceAnalysis
+    from medvlm_probe.zero_shot.predict import Task
+    from medvlm_probe.zero_shot.similarity import SimilarityAnalysis
 
 ScoreName = Literal["cosine", "logit", "probability", "softmax"]
 
@@ -89,6 +91,13 @@ def zero_shot(
             rich_help_panel=COMPUTE,
         ),
     ] = False,
+    similarity: Annotated[
+        bool,
+        typer.Option(
+            "--similarity", help="Add overlaps of cosines, the modality gap, and what clusters of images follow.",
+            rich_help_panel=COMPUTE,
+        ),
+    ] = False,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     batch_size: BatchSizeOption = "auto",
@@ -105,6 +114,7 @@ def zero_shot(
     Example: medvlm-probe zero-shot --threshold-from calib
     """
     from medvlm_probe.cli.performance_files import print_performance, write_performance
+    from medvlm_probe.cli.similarity_files import print_similarity, write_similarity
     from medvlm_probe.cli.steps import Compute, embed_cohort, evaluated_rows, resolved_config, write_quarantine
     from medvlm_probe.runs import open_run
     from medvlm_probe.zero_shot.thresholds import parse_rule
@@ -116,14 +126,15 @@ def zero_shot(
     facts: dict[str, Any]
     paths: list[Path] = []
     if scores is not None:
-        if legacy:
-            raise InputError("--legacy needs a model's own embeddings; leave it out with --scores.")
+        if legacy or similarity:
+            needs = "--legacy" if legacy else "--similarity"
+            raise InputError(f"{needs} needs a model's own embeddings; leave it out with --scores.")
         everything, all_scores = _from_file(output, context, scores, label_map, cohort, label, uncertainty, splits)
         run = open_run("zero-shot", resolved_config(context), out)
         title, note = f"Scores of {scores.name}", ""
         facts = {"scores": scores.name, "cohort": {"name": everything.name}}
         seen: dict[str, Any] | None = None
-        done = None
+        done, task = None, None
     else:
         from medvlm_probe.cohort.catalog import load_cohort
         from medvlm_probe.zero_shot.predict import resolve_task, zero_shot_scores
@@ -149,12 +160,18 @@ def zero_shot(
     result = analysis.to_json() | ({"seen_in_training": seen} if seen is not None else {})
     if legacy and done is not None:
         result |= {"legacy": _legacy(done, shown, shown_scores)}
+    alike = _similarity(output, done, shown, task) if similarity and done is not None and task is not None else None
+    if alike is not None:
+        result |= {"similarity": alike.to_json()}
+        paths += write_similarity(run.path, alike, words, note=note)
     paths += write_performance(run.path, analysis, result, shown_scores, words, name="zero-shot", note=note)
     run.write_provenance(facts)
     if as_json:
         output.json(result)
     else:
         print_performance(output, analysis, words, title=title, note=note, by_site=by == "site")
+        if alike is not None:
+            print_similarity(output, alike, words, shown.group_kind, by_site=by == "site")
         if "legacy" in result:
             numbers = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in result["legacy"].items())
             output.line(f"Published definitions (bare names, raw products, row min-max above .5): {numbers}.")
@@ -224,8 +241,21 @@ def _legacy(done: EmbeddedCohort, shown: Cohort, scores: Scores) -> dict[str, fl
     from medvlm_probe.zero_shot.prompts import load_prompts
 
     bare = load_prompts("bare").select(scores.labels)
-    row_of = {image: row for row, image in enumerate(done.cohort.table["image"])}
-    vectors = done.embedded.vectors[[row_of[image] for image in shown.table["image"]]]
+    vectors = _vectors_of(done, shown)
     words = {label: prompts.positive[0] for label, prompts in bare.labels.items()}
     products = legacy_products(vectors, done.model, words)
     return asdict(legacy_study(shown.targets(scores.labels), products, label_names=scores.labels))
+
+
+def _similarity(output: Output, done: EmbeddedCohort, shown: Cohort, task: Task) -> SimilarityAnalysis:
+    """Return how the images shown and the prompts lie to each other."""
+    from medvlm_probe.zero_shot.similarity import analyse_similarity
+    from medvlm_probe.zero_shot.text_embeddings import label_directions
+
+    output.say(f"Similarity of {len(shown):,} images: permutation tests take some seconds for each thousand images.")
+    return analyse_similarity(_vectors_of(done, shown), shown, label_directions(done.model, task.prompts))
+
+
+def _vectors_of(done: EmbeddedCohort, shown: Cohort) -> FloatArray:
+    row_of = {image: row for row, image in enumerate(done.cohort.table["image"])}
+    return done.embedded.vectors[[row_of[image] for image in shown.table["image"]]]
