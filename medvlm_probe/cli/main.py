@@ -15,6 +15,7 @@ from medvlm_probe.cli import (
     embed,
     embed_dist,
     export,
+    figures,
     fine_tune,
     label_agreement,
     label_reports,
@@ -45,6 +46,7 @@ app.command("export")(export.export)
 app.command("label-reports")(label_reports.label_reports)
 app.command("label-agreement")(label_agreement.label_agreement)
 app.add_typer(cohort.app, name="cohort")
+app.add_typer(figures.app, name="figures")
 app.add_typer(models.app, name="models")
 app.add_typer(prompts.app, name="prompts")
 app.command("doctor")(doctor.doctor)

@@ -79,6 +79,25 @@ def macro_f1(labels: FloatArray, predictions: BoolArray) -> float:
     return float(np.mean(np.where(size > 0, 2 * hits / np.maximum(size, 1), 0.0)))
 
 
+def macro_f1_without_groups(
+    labels: FloatArray, predictions: BoolArray, groups: IntArray
+) -> tuple[float, NDArray[np.float64]]:
+    """Return `macro_f1` and its value without each group, (G,): for intervals of differences between two decisions."""
+    codes = checked_groups(groups, len(labels))
+    known = ~np.isnan(labels)
+    hits = _sums_by_group((labels == 1) & predictions, codes)
+    size = _sums_by_group(labels == 1, codes) + _sums_by_group(predictions & known, codes)
+    left_hits, left_size = hits.sum(axis=0) - hits, size.sum(axis=0) - size
+    without = np.where(left_size > 0, 2 * left_hits / np.maximum(left_size, 1), 0.0).mean(axis=1)
+    return macro_f1(labels, predictions), np.asarray(without)
+
+
+def _sums_by_group(entries: BoolArray, codes: IntArray) -> NDArray[np.float64]:
+    """Return how many entries (n, L) are true in each group, (G, L)."""
+    columns = [np.bincount(codes, weights=column.astype(np.float64)) for column in entries.T]
+    return np.stack(columns, axis=1)
+
+
 def _jackknifed_share(successes: BoolArray, groups: IntArray, *, as_f1: bool = False) -> Jackknifed | None:
     """Return a share of successes, or the F1 = 2 J / (1 + J) of a Jaccard index J; None without entries."""
     if not len(successes):

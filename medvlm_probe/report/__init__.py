@@ -1,0 +1,1 @@
+"""Studies and reports: everything that puts several analyses on one page."""

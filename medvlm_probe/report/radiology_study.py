@@ -1,0 +1,333 @@
+"""The radiology study's table with what it lacked: intervals, baselines, chosen thresholds, claims put to the test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from medvlm_probe.cohort.cohort import Cohort
+from medvlm_probe.metrics.baselines import NO_FINDING, chance_rows, prior_rows
+from medvlm_probe.metrics.intervals import jackknife_interval
+from medvlm_probe.metrics.legacy_separability import legacy_separability
+from medvlm_probe.metrics.legacy_study import legacy_study
+from medvlm_probe.metrics.macro import macro_f1_without_groups
+from medvlm_probe.metrics.ranking import ranking_rows
+from medvlm_probe.metrics.separability import ClassDistances, class_distances
+from medvlm_probe.report.radiology_settings import FINE_TUNED, LINEAR_PROBE, ZERO_SHOT, Setting
+from medvlm_probe.types import BoolArray, Estimate, FloatArray, IntArray
+from medvlm_probe.zero_shot.performance import PerformanceAnalysis, analyse_performance
+
+Verdict = Literal["holds", "does not hold", "cannot be told"]
+
+PUBLISHED: dict[str, dict[str, float]] = {
+    ZERO_SHOT: {
+        "inter": 31.890,
+        "intra": 21.160,
+        "ratio": 1.506,
+        "macro_f1": 0.105,
+        "exact_match": 0.000,
+        "label_ranking_average_precision": 0.250,
+        "coverage_error": 7.70,
+    },
+    FINE_TUNED: {
+        "inter": 22.754,
+        "intra": 12.756,
+        "ratio": 1.784,
+        "macro_f1": 0.235,
+        "exact_match": 0.134,
+        "label_ranking_average_precision": 0.779,
+        "coverage_error": 2.750,
+    },
+    LINEAR_PROBE: {
+        "inter": 31.894,
+        "intra": 21.160,
+        "ratio": 1.507,
+        "macro_f1": 0.183,
+        "exact_match": 0.143,
+        "label_ranking_average_precision": 0.741,
+        "coverage_error": 3.077,
+    },
+}
+"""The study's table, of BiomedCLIP on IU-Xray (Sadman, Zulkernine and Kwan 2025, README of its code)."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement that the study makes or that its table suggests, and what the images shown say of it.
+
+    Attributes:
+        text: the statement.
+        difference: of the two sides on the same images; above 0 speaks for the statement.
+        verdict: `holds` or `does not hold` where the 95 % interval excludes 0, else `cannot be told`.
+    """
+
+    text: str
+    difference: Estimate
+    verdict: Verdict
+
+
+@dataclass(frozen=True, eq=False)
+class RadiologyStudy:
+    """Everything that the study found.
+
+    Attributes:
+        table: a row an estimate: `setting`, `definition` (`corrected`, `published` for the study's own), `metric`,
+            value, low, high, reliable, `published_value` where ours can be compared with it.
+        analyses: setting to its performance on the images shown.
+        distances: setting to each label's distances.
+        claims: see `Claim`.
+        n_train, n_calib, n_test: images.
+    """
+
+    table: pd.DataFrame
+    analyses: Mapping[str, PerformanceAnalysis]
+    distances: Mapping[str, tuple[ClassDistances, ...]]
+    claims: tuple[Claim, ...]
+    n_train: int
+    n_calib: int
+    n_test: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the claims and, by setting, the performance."""
+        return {
+            "n_train": self.n_train,
+            "n_calib": self.n_calib,
+            "n_test": self.n_test,
+            "claims": [
+                {"claim": c.text, "difference": c.difference.to_json(), "verdict": c.verdict} for c in self.claims
+            ],
+            "settings": {name: analysis.to_json() for name, analysis in self.analyses.items()},
+        }
+
+
+def radiology_study(
+    settings: Sequence[Setting],
+    shown: Cohort,
+    *,
+    prior: Mapping[str, float],
+    n_train: int,
+    n_calib: int,
+    compare_with_published: bool,
+    seed: int = 0,
+) -> RadiologyStudy:
+    """Return the study's table, analyses and claims on held-out images.
+
+    Args:
+        settings: the settings that were run; all have the same labels, in the same order.
+        shown: the held-out images.
+        prior: label frequencies on the training part.
+        n_train, n_calib: images of the other parts.
+        compare_with_published: the model is BiomedCLIP and the cohort IU-Xray, so the published numbers stand beside.
+        seed: of the permutations.
+    """
+    labels = settings[0].scores.labels
+    targets, groups = shown.targets(labels), shown.groups()
+    analyses = {
+        s.name: analyse_performance(s.scores, shown, thresholds=s.thresholds, prior=prior, prior_from="train")
+        for s in settings
+    }
+    distances: dict[str, tuple[ClassDistances, ...]] = {}
+    rows: list[dict[str, object]] = []
+    for setting in settings:
+        rng = np.random.default_rng(seed)
+        found = class_distances(
+            setting.vectors, targets, groups, label_names=labels, strata=_codes(shown.sites()), rng=rng
+        )
+        distances[setting.name] = found
+        rows += _corrected_rows(setting, analyses[setting.name], found)
+        rows += _legacy_rows(setting, targets, groups, labels, seed, compare_with_published)
+    rows += _baseline_rows(analyses[settings[0].name])
+    claims = _claims(settings, targets, groups, labels, prior, distances)
+    return RadiologyStudy(pd.DataFrame(rows), analyses, distances, claims, n_train, n_calib, len(shown))
+
+
+def _corrected_rows(
+    setting: Setting, analysis: PerformanceAnalysis, distances: Sequence[ClassDistances]
+) -> list[dict[str, object]]:
+    estimates = {
+        "macro_auroc": analysis.macro["auroc"],
+        "macro_average_precision": analysis.macro["average_precision"],
+        "macro_recall": analysis.macro["recall"],
+        "macro_f1": analysis.macro["f1"],
+        **analysis.ranking.estimates,
+    }
+    rows = [_row(setting.name, "corrected", metric, estimate) for metric, estimate in estimates.items()]
+    ratios = [entry.ratio.value for entry in distances if math.isfinite(entry.ratio.value)]
+    apart = sum(entry.energy_distance.p_adjusted < 0.05 for entry in distances)
+    counted = {
+        "median_ratio": float(np.median(ratios)) if ratios else math.nan,
+        "labels_apart": float(apart),
+        "labels_measured": float(len(ratios)),
+        "seconds": setting.seconds,
+    }
+    return rows + [_plain(setting.name, "corrected", metric, value) for metric, value in counted.items()]
+
+
+def _legacy_rows(
+    setting: Setting, targets: FloatArray, groups: IntArray, labels: Sequence[str], seed: int, compare: bool
+) -> list[dict[str, object]]:
+    study = legacy_study(targets, setting.legacy_scores, label_names=labels)
+    apart = legacy_separability(setting.vectors, targets, labels, groups, rng=np.random.default_rng(seed))
+    values = {
+        "inter": apart.inter,
+        "intra": apart.intra,
+        "ratio": apart.ratio,
+        "null_ratio": apart.null_ratio,
+        "macro_f1": study.macro_f1,
+        "exact_match": study.exact_match,
+        "label_ranking_average_precision": study.label_ranking_average_precision,
+        "coverage_error": study.coverage_error,
+        "ranking_loss": study.ranking_loss,
+    }
+    published = PUBLISHED.get(setting.name, {}) if compare else {}
+    return [
+        _plain(setting.name, "published", metric, value) | {"published_value": published.get(metric, math.nan)}
+        for metric, value in values.items()
+    ]
+
+
+def _baseline_rows(analysis: PerformanceAnalysis) -> list[dict[str, object]]:
+    rows = []
+    for baseline in analysis.baselines:
+        estimates = {**baseline.ranking, "exact_match": baseline.exact_match}
+        rows += [_row(baseline.name, "corrected", m, e) for m, e in estimates.items() if math.isfinite(e.value)]
+        if math.isfinite(baseline.macro_f1):
+            rows.append(_plain(baseline.name, "corrected", "macro_f1", baseline.macro_f1))
+    return rows
+
+
+def _claims(
+    settings: Sequence[Setting],
+    targets: FloatArray,
+    groups: IntArray,
+    labels: Sequence[str],
+    prior: Mapping[str, float],
+    distances: Mapping[str, tuple[ClassDistances, ...]],
+) -> tuple[Claim, ...]:
+    by_name = {setting.name: setting for setting in settings}
+    lrap = {name: ranking_rows(targets, s.scores.values).average_precision for name, s in by_name.items()}
+    chance = chance_rows(targets).average_precision
+    known_prior = np.array([prior.get(label, 0.0) for label in labels])
+    prior_lrap = prior_rows(targets, known_prior).average_precision
+    found = [
+        _claim("Zero-shot ranks labels better than chance (LRAP)", lrap[ZERO_SHOT] - chance, groups),
+        _claim("Zero-shot ranks labels better than their frequencies do (LRAP)", lrap[ZERO_SHOT] - prior_lrap, groups),
+    ]
+    found += [
+        _claim(f"{words} ranks labels better than their frequencies do (LRAP)", lrap[name] - prior_lrap, groups)
+        for name, words in ((LINEAR_PROBE, "A linear probe"), (FINE_TUNED, "The fine-tuned model"))
+        if name in lrap
+    ]
+    if LINEAR_PROBE in lrap:
+        found.append(
+            _claim(
+                "A linear probe ranks labels better than zero-shot (LRAP)", lrap[LINEAR_PROBE] - lrap[ZERO_SHOT], groups
+            )
+        )
+    if FINE_TUNED in lrap and LINEAR_PROBE in lrap:
+        found.append(
+            _claim(
+                "Fine-tuning ranks labels better than a linear probe (LRAP)",
+                lrap[FINE_TUNED] - lrap[LINEAR_PROBE],
+                groups,
+            )
+        )
+    everything = np.ones(targets.shape, dtype=bool)
+    for name, words in ((ZERO_SHOT, "Zero-shot"), (LINEAR_PROBE, "The linear probe"), (FINE_TUNED, "Fine-tuning")):
+        if name in by_name:
+            decided = _decided(by_name[name])
+            found.append(
+                _f1_claim(
+                    f"{words} at chosen thresholds beats predicting every label (macro-F1)",
+                    targets,
+                    decided,
+                    everything,
+                    groups,
+                )
+            )
+    if NO_FINDING in labels:
+        column = list(labels).index(NO_FINDING)
+        only_normal = np.zeros(targets.shape, dtype=bool)
+        only_normal[:, column] = True
+        for name, words in ((ZERO_SHOT, "Zero-shot"), (LINEAR_PROBE, "The linear probe"), (FINE_TUNED, "Fine-tuning")):
+            if name in by_name:
+                ours, always = (_exact(targets, p) for p in (_decided(by_name[name]), only_normal))
+                found.append(
+                    _claim(f'{words} gets more images wholly right than "No finding" always', ours - always, groups)
+                )
+    if FINE_TUNED in distances:
+        found.append(_ratio_claim(distances[FINE_TUNED], distances[ZERO_SHOT]))
+    return tuple(found)
+
+
+def _claim(text: str, differences: NDArray[np.float64], groups: IntArray) -> Claim:
+    """Return a claim on the mean of paired differences, one an image, NaN where undefined.
+
+    The interval is the group jackknife's: the images are the same on both sides, so what varies is small, and a working
+    variance for unpaired means would swamp it.
+    """
+    defined = ~np.isnan(differences)
+    values, codes = differences[defined], np.unique(groups[defined], return_inverse=True)[1]
+    sums, counts = np.bincount(codes, weights=values), np.bincount(codes)
+    without = (sums.sum() - sums) / np.maximum(counts.sum() - counts, 1)
+    value = float(values.mean()) if len(values) else math.nan
+    estimate = jackknife_interval(value, without, n=len(values))
+    return Claim(text, estimate, _verdict(estimate))
+
+
+def _f1_claim(text: str, targets: FloatArray, ours: BoolArray, theirs: BoolArray, groups: IntArray) -> Claim:
+    values, without = zip(*(macro_f1_without_groups(targets, p, groups) for p in (ours, theirs)), strict=True)
+    estimate = jackknife_interval(values[0] - values[1], without[0] - without[1], n=len(targets))
+    return Claim(text, estimate, _verdict(estimate))
+
+
+def _ratio_claim(tuned: Sequence[ClassDistances], frozen: Sequence[ClassDistances]) -> Claim:
+    """Return the claim that labels lie farther apart after fine-tuning: the median difference of their ratios.
+
+    Both are on the same images, and no interval for their difference is known to hold, so none is given.
+    """
+    differences = [a.ratio.value - b.ratio.value for a, b in zip(tuned, frozen, strict=True)]
+    defined = [value for value in differences if math.isfinite(value)]
+    value = float(np.median(defined)) if defined else math.nan
+    method = "median over labels; no interval"
+    estimate = Estimate(value, math.nan, math.nan, len(defined), 0, method, reliable=False)
+    return Claim("Fine-tuning moves labels farther apart (ratio of distances)", estimate, "cannot be told")
+
+
+def _verdict(estimate: Estimate) -> Verdict:
+    if estimate.low > 0:
+        return "holds"
+    return "does not hold" if estimate.high < 0 else "cannot be told"
+
+
+def _decided(setting: Setting) -> NDArray[np.bool_]:
+    limits = np.array([setting.thresholds.values.get(label, math.inf) for label in setting.scores.labels])
+    return np.asarray(setting.scores.values >= limits)
+
+
+def _exact(targets: FloatArray, decided: BoolArray) -> NDArray[np.float64]:
+    known = ~np.isnan(targets).any(axis=1)
+    return np.where(known, ((targets == 1) == decided).all(axis=1).astype(np.float64), np.nan)
+
+
+def _codes(sites: NDArray[Any]) -> NDArray[np.int64]:
+    return np.unique(sites, return_inverse=True)[1].astype(np.int64)
+
+
+def _row(setting: str, definition: str, metric: str, estimate: Estimate) -> dict[str, object]:
+    return _plain(setting, definition, metric, estimate.value) | {
+        "low": estimate.low,
+        "high": estimate.high,
+        "reliable": estimate.reliable,
+        "method": estimate.method,
+    }
+
+
+def _plain(setting: str, definition: str, metric: str, value: float) -> dict[str, object]:
+    return {"setting": setting, "definition": definition, "metric": metric, "value": value}
