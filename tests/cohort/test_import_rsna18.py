@@ -98,6 +98,10 @@ def test_the_legacy_split_is_written_as_a_manifest(tmp_path: Path) -> None:
     write_manifest([loaded], ManifestPlan(tmp_path / "manifest.csv"), lambda done, n: None)
     cohort = load_cohort(str(tmp_path / "manifest.csv"))
     assert cohort.group_kind == "study"
+    assert cohort.card.split == {
+        "train": "as in published results; it leaks",
+        "test": "as in published results; it leaks",
+    }
     assert len(cohort) == len(loaded.cohort) > 60
     with pytest.raises(InputError, match=r"--legacy-split --out .*manifest\.csv"):
         load_with_notes(f"rsna18:{tmp_path}", ImportOptions(legacy_split=True))
