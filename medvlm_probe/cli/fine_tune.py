@@ -33,8 +33,8 @@ from medvlm_probe.cli.tuning_options import TrainFromOption, ValidationFromOptio
 from medvlm_probe.errors import InputError
 
 if TYPE_CHECKING:
-    from medvlm_probe.tuning.fine_tune import Material
     from medvlm_probe.tuning.fine_tune_settings import EpochLog, FineTuneSettings
+    from medvlm_probe.tuning.material import Material
 
 LossName = Literal["bce", "weighted-bce", "asymmetric"]
 
@@ -126,7 +126,8 @@ def fine_tune(
     parse_rule(threshold_rule)
     compute = Compute.parse(device, precision, batch_size, workers, max_failures)
     settings = legacy_settings(seed) if legacy else FineTuneSettings(
-        epochs=epochs, batch_size=train_batch, accumulate=accumulate, rate=rate, head_rate=head_rate or 10 * rate,
+        epochs=epochs, batch_size=train_batch, accumulate=accumulate, rate=rate,
+        head_rate=10 * rate if head_rate is None else head_rate,
         decay=decay, warmup=warmup, loss=loss, patience=patience, last_blocks=last_blocks, augment=augment, seed=seed,
     )  # fmt: skip
     if threshold_from is not None and threshold_from == train_from:
@@ -145,8 +146,8 @@ def fine_tune(
         output.warn(note)
     from medvlm_probe.models.training_data import declared_training_data
     from medvlm_probe.tuning.evaluate import evaluate
-    from medvlm_probe.tuning.fine_tune import Material
     from medvlm_probe.tuning.make_tuned import base_of, make_tuned
+    from medvlm_probe.tuning.material import Material
 
     material = Material(
         before.cohort, before.embedded.keys, before.embedded.vectors, roles.train, roles.validation, labels

@@ -159,6 +159,8 @@ def linear_probe(
         _print_fits(output, fitted, words)
         title = f"Linear probe on {done.model.name}, fitted on '{roles.train_from}'"
         print_performance(output, found.analysis, words, title=title, note=done.note)
+        if threshold_from is not None and threshold_from == train_from:
+            output.line("Those thresholds come from scores of the folds' probes, which had not seen the image.")
         output.line(found.seen.reason)
     output.wrote([*paths, run.path / "run.json"])
 

@@ -11,15 +11,16 @@ from medvlm_probe.models.spec import LoadOptions
 from medvlm_probe.models.training_data import declared_training_data
 from medvlm_probe.models.vendor import licence_in_card
 from medvlm_probe.models.zoo import find_spec, locate_model
-from medvlm_probe.tuning.fine_tune import config_of, fine_tune
+from medvlm_probe.tuning.fine_tune import fine_tune
 from medvlm_probe.tuning.heads import LinearHead, read_head
+from medvlm_probe.tuning.material import config_of
 from medvlm_probe.tuning.tuned_folder import Base, standing_model, write_tuned
 
 if TYPE_CHECKING:
     from medvlm_probe.embeddings.precision import Precision
     from medvlm_probe.models.contract import VisionLanguageModel
-    from medvlm_probe.tuning.fine_tune import Material
     from medvlm_probe.tuning.fine_tune_settings import EpochLog, FineTuneSettings
+    from medvlm_probe.tuning.material import Material
     from medvlm_probe.tuning.roles import Roles
 
 MODEL_FOLDER, CHECKPOINT_FOLDER = "model", "checkpoint"

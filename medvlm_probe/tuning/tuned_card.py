@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medvlm_probe.models.training_data import TrainingData
-    from medvlm_probe.tuning.fine_tune import FineTuned
+    from medvlm_probe.tuning.material import FineTuned
 
 _TEXT = """\
 ---

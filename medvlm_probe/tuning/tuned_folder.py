@@ -19,7 +19,7 @@ from medvlm_probe.tuning.tuned_card import CardFacts, tuned_card
 
 if TYPE_CHECKING:
     from medvlm_probe.models.sources import Located
-    from medvlm_probe.tuning.fine_tune import FineTuned, Material
+    from medvlm_probe.tuning.material import FineTuned, Material
 
 CARD_FILE = "model_card.md"
 IMAGES_FILE = "training_images_tuned.sha256"

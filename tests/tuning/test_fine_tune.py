@@ -15,10 +15,11 @@ from torch.nn import functional
 from medvlm_probe.errors import InputError, ModelError, StoreError
 from medvlm_probe.tuning import fine_tune as module
 from medvlm_probe.tuning.checkpoints import read_checkpoint
-from medvlm_probe.tuning.fine_tune import FineTuned, fine_tune
+from medvlm_probe.tuning.fine_tune import fine_tune
 from medvlm_probe.tuning.fine_tune_settings import FineTuneSettings, legacy_settings
 from medvlm_probe.tuning.heads import in_space
 from medvlm_probe.tuning.legacy_probe import legacy_head
+from medvlm_probe.tuning.material import FineTuned
 from medvlm_probe.tuning.schedule import warmup_cosine, warmup_steps
 from medvlm_probe.tuning.towers import trainable_tower
 

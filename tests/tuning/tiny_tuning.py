@@ -21,8 +21,9 @@ from medvlm_probe.cohort.images import FileImages
 from medvlm_probe.embeddings.extract import embed
 from medvlm_probe.models.open_clip_adapter import build_module
 from medvlm_probe.models.zoo import load_model
-from medvlm_probe.tuning.fine_tune import FineTuned, Material, fine_tune
+from medvlm_probe.tuning.fine_tune import fine_tune
 from medvlm_probe.tuning.fine_tune_settings import FineTuneSettings
+from medvlm_probe.tuning.material import FineTuned, Material
 
 LABELS = ("edema", "fracture", "no_finding")
 CONFIG = {
