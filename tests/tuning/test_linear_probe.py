@@ -72,6 +72,7 @@ def test_the_final_fit_is_scikit_learns_at_that_strength(probe: LinearProbe) -> 
         np.testing.assert_allclose(logits[:, k], theirs.decision_function(standardised(x)), atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_strength_and_held_out_losses_are_scikit_learns_cross_validation(probe: LinearProbe) -> None:
     x, y, groups = study()
     for k in range(2):
@@ -171,6 +172,7 @@ def test_wrong_inputs_are_told(change: dict[str, object], words: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_equal_auroc_to_scikit_learn_on_real_radiographs(shared_dir: Path) -> None:
     """Real images as 256 principal pixels, patients of the manifest's test split halved."""
     from sklearn.decomposition import PCA
