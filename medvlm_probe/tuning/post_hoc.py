@@ -173,7 +173,14 @@ def load_calibrator(path: Path) -> Calibrator:
 
 
 def fit_post_hoc(
-    method: str, scores: Scores, labels: ArrayLike, *, task: Task, source: str, least: int = LEAST
+    method: str,
+    scores: Scores,
+    labels: ArrayLike,
+    *,
+    task: Task,
+    source: str,
+    least: int = LEAST,
+    share_temperature: bool = False,
 ) -> Calibrator:
     """Fit a method.
 
@@ -187,6 +194,7 @@ def fit_post_hoc(
         task: `multi_label`: each label is a question of its own; `single_label`: exactly one is right.
         source: the name of the split.
         least: positives and negatives that a fit needs.
+        share_temperature: in multi-label tasks labels with too few take the temperature of all labels together instead.
 
     Raises:
         UnknownNameError: another method.
@@ -206,9 +214,13 @@ def fit_post_hoc(
     if task == "single_label":
         z, y = _known_rows(z, y)
     known, positive = (~np.isnan(y)).sum(axis=0), (y == 1).sum(axis=0)
-    by_curve = method in ("platt", "beta", "isotonic", "temperature_per_label")
-    fit = _curves if by_curve else _joint
-    fitted = fit(method, z, y, scores.labels, task, least)
+    by_curve = method in FITS
+    if by_curve:
+        fitted = _curves(method, z, y, scores.labels, task, least)
+        if share_temperature and task == "multi_label":
+            fitted = _with_temperature(fitted, _joint("temperature", z, y, scores.labels, task, least), scores.labels)
+    else:
+        fitted = _joint(method, z, y, scores.labels, task, least)
     mode: Mode = "labels" if task == "multi_label" else "one_vs_rest" if by_curve else "softmax"
     return Calibrator(
         method=method,
@@ -225,20 +237,24 @@ def fit_post_hoc(
 
 @dataclass(frozen=True)
 class _Fitted:
+    """Curves, how many numbers were fitted, notes, and the labels that had too few to be fitted."""
+
     curves: tuple[Curve, ...]
     n_parameters: int = 0
     notes: tuple[str, ...] = ()
+    too_few: tuple[int, ...] = ()
 
 
 def _curves(method: str, z: Array, y: Array, labels: tuple[str, ...], task: Task, least: int) -> _Fitted:
     """Fit each label's curve; of single-label tasks, that of its log-odds against the other classes."""
     z = _against_the_rest(z) if task == "single_label" else z
-    curves, notes, n_parameters = [], [], 0
+    curves, notes, too_few, n_parameters = [], [], [], 0
     for k, label in enumerate(labels):
         known = ~np.isnan(y[:, k])
         few = _too_few(y[known, k], least)
         if few:
             curves.append(IDENTITY)
+            too_few.append(k)
             notes.append(f"{label} keeps its own probabilities: {few}.")
             continue
         curve, n_numbers = FITS[method](z[known, k], y[known, k])
@@ -248,7 +264,18 @@ def _curves(method: str, z: Array, y: Array, labels: tuple[str, ...], task: Task
             notes += [f"{label}: {end}" for end in _at_bound(1 / curve.numbers[0])]
         curves.append(curve)
         n_parameters += n_numbers
-    return _Fitted(tuple(curves), n_parameters, tuple(notes))
+    return _Fitted(tuple(curves), n_parameters, tuple(notes), tuple(too_few))
+
+
+def _with_temperature(fitted: _Fitted, joint: _Fitted, labels: tuple[str, ...]) -> _Fitted:
+    """Return the curves with the common temperature's for labels that had too few."""
+    if not fitted.too_few or not joint.n_parameters:
+        return fitted
+    curves = tuple(joint.curves[k] if k in fitted.too_few else curve for k, curve in enumerate(fitted.curves))
+    named = ", ".join(labels[k] for k in fitted.too_few)
+    kept = tuple(note for note in fitted.notes if "keeps its own probabilities" not in note)
+    shared = f"Labels with too few positives or negatives take the temperature of all labels: {named}."
+    return _Fitted(curves, fitted.n_parameters + 1, (*kept, *joint.notes, shared))
 
 
 def _joint(method: str, z: Array, y: Array, labels: tuple[str, ...], task: Task, least: int) -> _Fitted:

@@ -18,7 +18,7 @@ from medvlm_probe.cohort.manifest_columns import snake_case
 from medvlm_probe.errors import InputError, unknown_name
 from medvlm_probe.types import ScoreKind, Scores
 
-KEYS = ("image", "study")
+KEYS = ("image", "study", "filename")
 _KINDS: dict[str, ScoreKind] = {"cosine": "cosine", "logit": "logit", "probability": "probability"}
 _MAP_FIELDS = {"kind", "key", "scores", "truth"}
 _TRUTH_FIELDS = {"column", "separator", "labels", "columns"}
@@ -30,7 +30,8 @@ class LabelMap:
 
     Attributes:
         kind: of the scores; `logit`, which assumes nothing, where the map does not say.
-        key: the column that names rows: "" is `image` where there is one, else `study`.
+        key: the column that names rows, by study where it is `study`, else by image: "" is the first of `KEYS` that
+            names each row once.
         scores: the file's column to the label; empty takes every numeric column by its name.
         truth_column, separator, truth_labels: a column that lists a row's findings, and finding to label; a label that
             is not listed is absent.
@@ -114,7 +115,7 @@ def read_label_map(path: Path) -> LabelMap:
 
 
 def read_score_file(path: Path, label_map: LabelMap | None = None) -> ScoreFile:
-    """Read scores: a CSV with a row an `image` (path or file name as in the manifest) or `study`, a column a label.
+    """Read scores: a CSV with a row an image (path or file name as in the manifest) or `study`, a column a label.
 
     Several columns that map to one label give it the greatest of their scores.
 
@@ -124,14 +125,7 @@ def read_score_file(path: Path, label_map: LabelMap | None = None) -> ScoreFile:
     """
     mapping = label_map or LabelMap()
     table = _read_csv(path)
-    key = mapping.key or next((name for name in KEYS if name in table), "")
-    if key not in table:
-        raise InputError(f"{path.name} has no column {key or ' or '.join(KEYS)}, which names its rows.")
-    twice = table[key][table[key].duplicated()]
-    if len(twice) or table[key].eq("").any():
-        raise InputError(
-            f"{path.name}: column '{key}' must name each row once; {len(twice):,} come again or are empty."
-        )
+    key = _key(path.name, table, mapping.key)
     columns = dict(mapping.scores) or _numeric_columns(table, key)
     if not columns:
         raise InputError(f"{path.name} has no column of scores. Name them with --label-map.")
@@ -221,6 +215,28 @@ def _read_csv(path: Path) -> pd.DataFrame:
         return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise InputError(f"{path.name} cannot be read as a CSV in UTF-8: {error}.") from error
+
+
+def _key(name: str, table: pd.DataFrame, given: str) -> str:
+    """Return the column that names each row once: `given`, else the first of `KEYS` that does."""
+    there = [key for key in ([given] if given else KEYS) if key in table]
+    if not there:
+        raise InputError(f"{name} has no column {given or ' or '.join(KEYS)}, which names its rows.")
+    found = next((key for key in there if _names_rows(table[key])), None)
+    if found is None:
+        n_again = int((table[there[0]].duplicated() | table[there[0]].eq("")).sum())
+        others = [
+            str(key) for key in table if _names_rows(table[key]) and pd.to_numeric(table[key], "coerce").isna().all()
+        ]
+        hint = f" '{others[0]}' does: give key = \"{others[0]}\" in the label map." if others else ""
+        raise InputError(
+            f"{name}: column '{there[0]}' must name each row once; {n_again:,} come again or are empty.{hint}"
+        )
+    return found
+
+
+def _names_rows(column: pd.Series) -> bool:
+    return bool(column.is_unique and column.ne("").all())
 
 
 def _numeric_columns(table: pd.DataFrame, key: str) -> dict[str, str]:

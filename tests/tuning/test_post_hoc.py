@@ -327,6 +327,19 @@ def test_labels_with_too_few_keep_their_own_probabilities(rng: np.random.Generat
     assert fitted("platt", z, y, least=3).curves[1].numbers != (1, 0)
 
 
+def test_labels_with_too_few_may_share_a_temperature(rng: np.random.Generator) -> None:
+    z, y = multi(rng, 100)
+    y[:, 1] = np.r_[np.ones(3), np.zeros(97)]
+    own, joint = fitted("platt", z, y), fitted("temperature", z, y)
+    shared = fitted("platt", z, y, share_temperature=True)
+    assert shared.curves == (own.curves[0], joint.curves[1], own.curves[2])
+    assert shared.n_parameters == own.n_parameters + 1 == 5
+    assert shared.notes == ("Labels with too few positives or negatives take the temperature of all labels: label_1.",)
+    assert fitted("platt", z[:, [0]], y[:, [0]], share_temperature=True) == fitted("platt", z[:, [0]], y[:, [0]])
+    lone = fitted("platt", z[:, [1]], y[:, [1]], share_temperature=True)
+    assert "label_0 keeps its own probabilities" in lone.notes[0]
+
+
 def test_joint_fits_with_too_few_change_nothing(rng: np.random.Generator) -> None:
     z, y = multi(rng, 100)
     all_absent = fitted("temperature", z, np.zeros_like(y))
