@@ -35,10 +35,11 @@ def print_similarity(
         name = f"  at {entry.site}" if entry.site else words.get(entry.label, entry.label)
         chance = f"{number(found.chance[0], 2)} to {number(found.chance[1], 2)}"
         counts = f"{found.n_positive:,} / {found.n_negative:,}"
-        rows.append((name, counts, interval(found.estimate, 2), chance, p_value(found.p_value)))
+        p_values = p_value(found.p_value), p_value(entry.p_adjusted)
+        rows.append((name, counts, interval(found.estimate, 2), chance, *p_values))
     output.table(
         "Overlap of the image-text cosines of positives and negatives",
-        ("Label", "Pos. / neg.", "Overlap", "By chance", "p"),
+        ("Label", "Pos. / neg.", "Overlap", "By chance", "p", "p Holm"),
         rows,
         caption=f"1: no threshold tells them apart; 0: one never errs. Value [95 % interval]; ? the interval is "
         f"unreliable at this size; by chance: labels permuted among {group_words} within sites.",
@@ -52,7 +53,18 @@ def print_similarity(
     if analysis.clusters:
         output.table(
             f"Do clusters of images (k-means, best of {analysis.n_starts} starts) follow ...",
-            ("Target", "k", "Images", "Adjusted Rand index", "Chance below", "p Holm", "NMI", "Chance", "p"),
+            (
+                "Target",
+                "k",
+                "Images",
+                "Adjusted Rand index",
+                "Chance below",
+                "p",
+                "p Holm",
+                "NMI",
+                "Chance",
+                "p of NMI",
+            ),
             [
                 (
                     words.get(entry.target, entry.target),
@@ -60,6 +72,7 @@ def print_similarity(
                     f"{entry.found.n_images:,}",
                     interval(entry.found.adjusted_rand, 3),
                     number(entry.found.null_rand_high, 3),
+                    p_value(entry.found.p_rand),
                     p_value(entry.p_adjusted),
                     interval(entry.found.mutual_information, 3),
                     number(entry.found.null_information, 3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,12 +13,15 @@ from scipy import sparse
 from medvlm_probe.errors import InputError
 from medvlm_probe.metrics.embedding_inputs import checked_labels, codes
 from medvlm_probe.metrics.group_jackknife import class_jackknife, rarer_class
-from medvlm_probe.metrics.permutation import permutation_blocks, permutation_p_value, plan_exchange
+from medvlm_probe.metrics.permutation import ExchangePlan, permutation_blocks, permutation_p_value, plan_exchange
 from medvlm_probe.types import BoolArray, Estimate, FloatArray, IntArray
 
 GRID_POINTS = 200
 BANDWIDTH_SHARE = 0.6
 """Of Silverman's bandwidth: with all of it the smoothing itself makes separated classes overlap (simulated)."""
+
+_COARSER = 4
+_NUMBERS_AT_ONCE = 2**22
 
 MIN_GROUPS = 20
 """Below so many groups of the rarer class the interval is marked unreliable: at 10 it covers 90 to 95 %."""
@@ -45,27 +49,31 @@ class Overlap:
     negative: FloatArray = field(default_factory=lambda: np.empty(0))
 
 
-def overlap(
+def overlaps(
     scores: ArrayLike,
     labels: ArrayLike,
     groups: ArrayLike | None = None,
     *,
     strata: ArrayLike | None = None,
-    n_permutations: int = 999,
+    n_permutations: int = 9_999,
     rng: np.random.Generator,
-) -> Overlap:
-    """Return how much the scores of positives and negatives overlap, integral of min(f, g).
+) -> tuple[Overlap, ...]:
+    """Return how much the scores of each label's positives and negatives overlap, integral of min(f, g).
 
     Both densities have one Gaussian kernel, `BANDWIDTH_SHARE` of Silverman's for the smaller class and the spread
     within classes. The interval is a jackknife over groups; it reaches up to 1 where permuted labels give an overlap as
     small in more than 2.5 % of cases, since an estimate cannot come out at 1. Unreliable under `MIN_GROUPS` groups of
-    the rarer class. Undefined with fewer than two images of either class, or where all scores are the same.
+    the rarer class. Undefined with fewer than two images of either class, or where all scores within classes are equal.
+
+    Permutations exchange whole label vectors, unknown entries with them, among groups of equal size within a stratum,
+    the same ones for all labels; images without a partner of their group's size take no part. Their densities have a
+    quarter of the grid.
 
     Args:
-        scores: finite, (n,).
-        labels: 1, 0 or NaN (left out), (n,).
+        scores: finite, (n, L).
+        labels: 1, 0 or NaN (left out), (n, L).
         groups: the independently sampled group (patient) of each image, (n,); None makes each its own.
-        strata: sites, (n,): labels are permuted among groups of equal size within them.
+        strata: sites, (n,).
         n_permutations: of the null.
         rng: draws the permutations.
 
@@ -75,37 +83,63 @@ def overlap(
     Source: Inman and Bradley 1989 (overlap coefficient); Silverman 1986, equation 3.31 (bandwidth).
     """
     s = np.asarray(scores, dtype=np.float64)
-    if s.ndim != 1 or not np.isfinite(s).all():
-        raise InputError(f"Scores of shape {s.shape}: expected finite numbers (n,).")
-    label = checked_labels(labels, len(s))[:, 0]
+    if s.ndim != 2 or not np.isfinite(s).all():
+        raise InputError(f"Scores of shape {s.shape}: expected finite numbers (n, L).")
+    y = checked_labels(labels, len(s))
+    if y.shape != s.shape:
+        raise InputError(f"Labels of shape {y.shape} do not fit scores of shape {s.shape}.")
+    of = codes(groups, len(s), "groups")
+    where = codes(np.zeros(len(s)) if strata is None else strata, len(s), "strata")
+    plan = plan_exchange(of, rng=rng, strata=where)
+    smooth = [_smoothing(s[:, k], y[:, k]) for k in range(s.shape[1])]
+    null = _permuted(smooth, y[plan.kept], plan, n_permutations, rng)
+    return tuple(_overlap(smooth[k], y[:, k], of, null[k]) for k in range(s.shape[1]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Smoothing:
+    """A kernel for each image at each point of a grid, (n, GRID_POINTS)."""
+
+    grid: FloatArray
+    kernels: FloatArray
+
+    @property
+    def step(self) -> float:
+        return float(self.grid[1] - self.grid[0])
+
+
+def _smoothing(scores: FloatArray, label: FloatArray) -> _Smoothing | None:
     known = ~np.isnan(label)
-    of, where = (
-        codes(groups, len(s), "groups")[known],
-        codes(np.zeros(len(s)) if strata is None else strata, len(s), "strata"),
-    )
-    s, y = s[known], label[known] == 1
-    counts = int(y.sum()), int((~y).sum())
-    n_groups = len(np.unique(of))
-    width = _bandwidth(s, y) if min(counts) >= 2 else 0.0
+    counts = int((label == 1).sum()), int((label == 0).sum())
+    width = _bandwidth(scores[known], label[known] == 1) if min(counts) >= 2 else 0.0
     if not width > 0:
-        empty = Estimate(math.nan, math.nan, math.nan, len(s), n_groups, "undefined", reliable=False)
+        return None
+    grid = np.linspace(scores.min() - 3 * width, scores.max() + 3 * width, GRID_POINTS)
+    kernels = np.exp(-0.5 * ((scores[:, None] - grid) / width) ** 2) / (width * math.sqrt(2 * math.pi))
+    return _Smoothing(grid, kernels)
+
+
+def _overlap(smooth: _Smoothing | None, label: FloatArray, of: IntArray, null: NDArray[np.float64]) -> Overlap:
+    """Return one label's overlap; the first of its null values is that of the labels as they are."""
+    known = ~np.isnan(label)
+    counts = int((label == 1).sum()), int((label == 0).sum())
+    n_groups = len(np.unique(of[known]))
+    if smooth is None:
+        empty = Estimate(math.nan, math.nan, math.nan, int(known.sum()), n_groups, "undefined", reliable=False)
         return Overlap(empty, math.nan, (math.nan, math.nan), *counts)
-    grid = np.linspace(s.min() - 3 * width, s.max() + 3 * width, GRID_POINTS)
-    step = float(grid[1] - grid[0])
-    kernels = np.exp(-0.5 * ((s[:, None] - grid) / width) ** 2) / (width * math.sqrt(2 * math.pi))
-    value, densities, without, rarer = _with_leave_one_out(kernels, y, of, step)
-    null, tested = _permuted(kernels, y, of, where[known], step, n_permutations, rng)
-    p_value = permutation_p_value(-tested, -null)
-    estimate = class_jackknife(value, without, rarer, n=len(s), fewest=int(rarer.sum()))
+    densities, value, without, rarer = _with_leave_one_out(smooth, label, of)
+    p_value = permutation_p_value(-null[0], -null[1:]) if len(null) > 1 else math.nan
+    estimate = class_jackknife(value, without, rarer, n=int(known.sum()), fewest=int(rarer.sum()))
     estimate = replace(
         estimate,
         low=max(estimate.low, 0.0),
-        high=1.0 if p_value > 0.025 else min(estimate.high, 1.0),
+        high=min(estimate.high, 1.0) if p_value <= 0.025 else 1.0,
         reliable=estimate.reliable and int(rarer.sum()) >= MIN_GROUPS,
         method="kernel densities, group jackknife",
+        n_groups=n_groups,
     )
-    low, high = np.quantile(null, [0.025, 0.975])
-    return Overlap(estimate, p_value, (float(low), float(high)), *counts, grid, *densities)
+    low, high = np.nanquantile(null[1:], [0.025, 0.975]) if len(null) > 1 else (math.nan, math.nan)
+    return Overlap(estimate, p_value, (float(low), float(high)), *counts, smooth.grid, *densities)
 
 
 def _bandwidth(scores: FloatArray, positive: BoolArray) -> float:
@@ -119,45 +153,46 @@ def _common_area(first: FloatArray, second: FloatArray, step: float) -> NDArray[
 
 
 def _with_leave_one_out(
-    kernels: FloatArray, positive: BoolArray, of: IntArray, step: float
-) -> tuple[float, tuple[FloatArray, FloatArray], FloatArray, BoolArray]:
-    """Return the overlap, both densities, the overlap without each group, and which groups hold the rarer class."""
-    units, rarer = rarer_class(positive.astype(np.float64), of)
-    totals, counts, own, own_counts = [], [], [], []
-    for mask in (positive, ~positive):
+    smooth: _Smoothing, label: FloatArray, of: IntArray
+) -> tuple[tuple[FloatArray, FloatArray], float, FloatArray, BoolArray]:
+    """Return both densities, the overlap, the overlap without each group, and which groups hold the rarer class."""
+    units, rarer = rarer_class(label, of)
+    densities, without = [], []
+    for mask in (label == 1, label == 0):
         rows = np.flatnonzero(mask)
-        member = sparse.csr_array(
-            (np.ones(len(rows)), (of[rows], np.arange(len(rows)))), shape=(int(of.max()) + 1, len(rows))
-        )
-        own.append(np.asarray(member @ kernels[rows])[units])
-        own_counts.append(np.bincount(of[rows], minlength=int(of.max()) + 1)[units])
-        totals.append(kernels[rows].sum(axis=0))
-        counts.append(len(rows))
-    densities = totals[0] / counts[0], totals[1] / counts[1]
-    left = [np.where(count > gone, count - gone, np.nan) for count, gone in zip(counts, own_counts, strict=True)]
-    without = _common_area((totals[0] - own[0]) / left[0][:, None], (totals[1] - own[1]) / left[1][:, None], step)
-    return float(_common_area(*densities, step)), densities, without, rarer
+        shape = int(of.max()) + 1, len(rows)
+        member = sparse.csr_array((np.ones(len(rows)), (of[rows], np.arange(len(rows)))), shape=shape)
+        total, gone = smooth.kernels[rows].sum(axis=0), np.bincount(of[rows], minlength=shape[0])[units]
+        left = np.where(len(rows) > gone, len(rows) - gone, np.nan)
+        densities.append(total / len(rows))
+        without.append((total - np.asarray(member @ smooth.kernels[rows])[units]) / left[:, None])
+    value = float(_common_area(densities[0], densities[1], smooth.step))
+    return (densities[0], densities[1]), value, _common_area(without[0], without[1], smooth.step), rarer
 
 
 def _permuted(
-    kernels: FloatArray,
-    positive: BoolArray,
-    of: IntArray,
-    strata: IntArray,
-    step: float,
+    smooth: Sequence[_Smoothing | None],
+    labels: FloatArray,
+    plan: ExchangePlan,
     n_permutations: int,
     rng: np.random.Generator,
-) -> tuple[NDArray[np.float64], float]:
-    """Return the overlaps of permuted labels, (B,), and that of the labels as they are on the same images."""
-    plan = plan_exchange(of, rng=rng, strata=strata)
-    kernels, label = kernels[plan.kept], positive[plan.kept].astype(np.float64)
-    n_positive, everything = label.sum(), kernels.sum(axis=0)
-    if not 0 < n_positive < len(label):
-        return np.full(n_permutations, np.nan), math.nan
+) -> NDArray[np.float64]:
+    """Return each label's overlap as it is and under each permutation, on the images that take part, (L, 1 + B)."""
+    n = len(plan.kept)
+    kernels = [None if one is None else one.kernels[plan.kept, ::_COARSER].astype(np.float32) for one in smooth]
+    classes = (labels == 1).astype(np.float32), (labels == 0).astype(np.float32)
 
-    def areas(rows: FloatArray) -> NDArray[np.float64]:
-        inside = rows @ kernels
-        return _common_area(inside / n_positive, (everything - inside) / (len(label) - n_positive), step)
+    def areas(index: IntArray) -> NDArray[np.float64]:
+        found = np.full((len(smooth), len(index)), np.nan)
+        for k, (one, kernel) in enumerate(zip(smooth, kernels, strict=True)):
+            counts = [float(rows[:, k].sum()) for rows in classes]
+            if one is not None and kernel is not None and min(counts) > 0:
+                first, second = (
+                    rows[:, k][index] @ kernel / count for rows, count in zip(classes, counts, strict=True)
+                )
+                found[k] = _common_area(first, second, one.step * _COARSER)
+        return found
 
-    blocks = permutation_blocks(plan, n_permutations=n_permutations, rng=rng)
-    return np.concatenate([areas(label[index]) for index in blocks]), float(areas(label[None])[0])
+    step = max(1, _NUMBERS_AT_ONCE // max(1, n))
+    blocks = permutation_blocks(plan, n_permutations=n_permutations, rng=rng, block_size=step)
+    return np.concatenate([areas(np.arange(n)[None]), *(areas(index) for index in blocks)], axis=1)

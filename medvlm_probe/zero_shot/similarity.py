@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medvlm_probe.cohort.cohort import Cohort
 from medvlm_probe.metrics.clustering import N_STARTS, ClusterAgreement, cluster_agreement, k_means
 from medvlm_probe.metrics.modality_gap import modality_gap
-from medvlm_probe.metrics.overlap import Overlap, overlap
+from medvlm_probe.metrics.overlap import Overlap, overlaps
 from medvlm_probe.metrics.resampling import holm
 from medvlm_probe.types import BoolArray, Estimate, FloatArray, IntArray, finite_or_none
 from medvlm_probe.zero_shot.text_embeddings import LabelDirections, unit_rows
@@ -24,11 +24,12 @@ LABEL_SETS = "label sets"
 
 @dataclass(frozen=True, eq=False)
 class LabelOverlap:
-    """One label at one site ("" is all of them)."""
+    """One label at one site ("" is all of them), and Holm's p-value among the pooled ones, or among all at sites."""
 
     label: str
     site: str
     found: Overlap
+    p_adjusted: float
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class SimilarityAnalysis:
                     "n_negative": entry.found.n_negative,
                     "overlap": entry.found.estimate.to_json(),
                     "p_value": finite_or_none(entry.found.p_value),
+                    "p_adjusted": finite_or_none(entry.p_adjusted),
                     "chance": [finite_or_none(bound) for bound in entry.found.chance],
                 }
                 for entry in self.overlaps
@@ -102,7 +104,7 @@ def analyse_similarity(
         vectors: image embeddings before normalisation, (n, D), in the order of the cohort.
         cohort: names labels, sites, views and patients.
         directions: of the labels that are looked at.
-        n_permutations: of each test of clusters; a tenth of it for each overlap, whose p-value no family shares.
+        n_permutations: of each test.
         seed: of permutations and clusters.
     """
     units = unit_rows(vectors).astype(np.float64)
@@ -112,30 +114,42 @@ def analyse_similarity(
     names = sorted(set(sites.tolist()) - {""})
     if len(names) > 1:
         parts |= {name: sites == name for name in names}
-    overlaps = tuple(
-        LabelOverlap(
-            label,
-            site,
-            overlap(
-                cosines[rows, k],
-                y[rows, k],
-                groups[rows],
-                strata=sites[rows],
-                n_permutations=max(n_permutations // 10, 99),
-                rng=np.random.default_rng([seed, 0, k, place]),
-            ),
-        )
-        for k, label in enumerate(directions.labels)
-        for place, (site, rows) in enumerate(parts.items())
-    )
     gaps = {site: modality_gap(units[rows], directions.positive, groups[rows]) for site, rows in parts.items()}
     return SimilarityAnalysis(
-        overlaps=overlaps,
+        overlaps=_overlaps(cosines, y, groups, sites, directions.labels, parts, n_permutations, seed),
         gaps=gaps,
         clusters=_clusters(units, cohort, directions.labels, y, groups, sites, n_permutations, seed),
         n_texts=len(directions.labels),
         n_starts=N_STARTS,
         seed=seed,
+    )
+
+
+def _overlaps(
+    cosines: FloatArray,
+    y: FloatArray,
+    groups: IntArray,
+    sites: NDArray[Any],
+    labels: Sequence[str],
+    parts: Mapping[str, BoolArray],
+    n_permutations: int,
+    seed: int,
+) -> tuple[LabelOverlap, ...]:
+    """Return each label's overlap pooled and at each site, label by label; both are families of tests of their own."""
+    found: dict[str, list[Overlap]] = {}
+    for place, (site, rows) in enumerate(parts.items()):
+        rng = np.random.default_rng([seed, 0, place])
+        found[site] = list(
+            overlaps(cosines[rows], y[rows], groups[rows], strata=sites[rows], n_permutations=n_permutations, rng=rng)
+        )
+    names = [site for site in parts if site]
+    pooled = holm(np.array([one.p_value for one in found[""]]))
+    at_sites = holm(np.array([one.p_value for site in names for one in found[site]])).reshape(len(names), len(labels))
+    adjusted = {"": pooled} | dict(zip(names, at_sites, strict=True))
+    return tuple(
+        LabelOverlap(label, site, found[site][k], float(adjusted[site][k]))
+        for k, label in enumerate(labels)
+        for site in parts
     )
 
 
@@ -210,6 +224,7 @@ def overlap_table(analysis: SimilarityAnalysis) -> pd.DataFrame:
                 "n_positive": entry.found.n_positive,
                 "n_negative": entry.found.n_negative,
                 "p_value": entry.found.p_value,
+                "p_adjusted": entry.p_adjusted,
                 "chance_low": entry.found.chance[0],
                 "chance_high": entry.found.chance[1],
             }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -83,9 +84,32 @@ def test_the_published_definitions_stand_beside(run: Run) -> None:
     }
 
 
+def test_similarity_adds_overlaps_the_gap_and_clusters(run: Run, tmp_path: Path) -> None:
+    labels = ("--label", "cardiomegaly", "--label", "pneumothorax")
+    done = run("zero-shot", "--cohort", COHORT, *labels, "--similarity", "--by", "site", "--out", "out")
+    assert done.code == 0, done.err
+    for words in ("Overlap of the image-text cosines", "Modality gap", "Do clusters of images", "at portable"):
+        assert words in done.out
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"overlaps.csv", "cosine_densities.csv", "clusters.csv", "similarity.svg", "similarity.png"} <= files
+    found = json.loads((tmp_path / "out" / "zero-shot.json").read_text())["similarity"]
+    assert [(entry["label"], entry["site"]) for entry in found["overlaps"]][:3] == [
+        ("cardiomegaly", ""),
+        ("cardiomegaly", "portable"),
+        ("cardiomegaly", "reference"),
+    ]
+    assert 0 < found["modality_gap"]["value"] < 2
+    targets = [entry["target"] for entry in found["clusters"]]
+    assert targets[0] == "site"
+    assert targets[-2:] == ["cardiomegaly", "pneumothorax"]
+    overlap = pd.read_csv(tmp_path / "out" / "overlaps.csv")
+    assert overlap["value"][0] == pytest.approx(found["overlaps"][0]["overlap"]["value"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--similarity", "--scores", "scores.csv"], "--similarity needs a model's own embeddings"),
         (["--threshold-from", "calib", "--split", "calib"], "Name two different splits"),
         (["--threshold-from", "nowhere"], "Unknown split 'nowhere'"),
         (["--prompts", "radiolgy"], "Did you mean radiology"),
