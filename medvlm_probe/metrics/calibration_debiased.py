@@ -21,8 +21,8 @@ def debiased_calibration_error(
 ) -> float:
     """Return the debiased calibration error of images that are independent, in [0, 1], smaller better; NaN without any.
 
-    `l2`: the root of sum_b n_b / n ((frequency - confidence)^2 - frequency (1 - frequency) / (n_b - 1)), 0 where that sum
-    is below 0; bins of one image are left out. `l1`: ECE less what normal noise of the bins' frequencies adds to it, at
+    `l2`: the root of sum_b n_b / n ((frequency - confidence)^2 - frequency (1 - frequency) / (n_b - 1)), 0 where it is
+    below 0; bins of one image are left out. `l1`: ECE less what normal noise of the bins' frequencies adds to it, at
     least 0. For images in groups, and with an interval, use `calibration_estimates`.
 
     Args:
