@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from medvlm_probe.cohort.cohort import Cohort
 from medvlm_probe.embeddings.extract import embed
 from medvlm_probe.models.contract import VisionLanguageModel
-from medvlm_probe.tuning.fine_tune import Material, fine_tune
+from medvlm_probe.tuning.fine_tune import fine_tune
 from medvlm_probe.tuning.fine_tune_settings import FineTuneSettings
 from medvlm_probe.tuning.legacy_probe import fit_legacy_probe
 from medvlm_probe.tuning.linear_probe import fit_linear_probe
+from medvlm_probe.tuning.material import Material
 from medvlm_probe.types import BoolArray, Scores
 from medvlm_probe.zero_shot.predict import legacy_products, resolve_task, zero_shot_scores
 from medvlm_probe.zero_shot.prompts import load_prompts
