@@ -69,7 +69,8 @@ def separability_row(
     left every number is undefined. Distances and what follows from them are U-statistics over pairs of different
     groups, free from the bias by which few positives look far apart; `davies_bouldin` and `fisher_ratio` are made from
     means over labels of such squared distances. Intervals are jackknives, over groups, or over folds of groups for
-    silhouette and accuracies. Davies-Bouldin is unreliable where the Fisher ratio's interval reaches 0.
+    silhouette and accuracies. Davies-Bouldin is infinite where the centroids are no further apart than chance puts
+    them, and has no upper bound where that is not excluded.
 
     Args:
         embeddings: image vectors before normalisation, (n, d).
@@ -101,20 +102,17 @@ def separability_row(
     row = _Row(images, n_labels)
     first = _LeaveOneOut.of(images, marks, distances * points.unit)
     second = _LeaveOneOut.of(images, marks, squared.sums * points.unit**2)
-    result = {
+    return {
         "intra_positive": row.by_group(first.intra_positive.mean(axis=1), "log"),
         "intra_negative": row.by_group(first.intra_negative.mean(axis=1), "log"),
         "inter": row.by_group(first.inter.mean(axis=1), "log"),
         "ratio": row.by_group((2 * first.inter / (first.intra_positive + first.intra_negative)).mean(axis=1)),
         "silhouette": row.by_fold(_silhouettes(directions, images, marks, folds), -1.0),
-        "davies_bouldin": row.by_group(_davies_bouldin(second), "log"),
+        "davies_bouldin": _davies_bouldin(row.by_group(_separation(second))),
         "fisher_ratio": row.by_group(_fisher_ratio(second)),
         "knn_accuracy": row.by_fold(neighbour_accuracy(neighbours, images.labels, folds), 0.0),
         "probe_accuracy": row.by_fold(probe_accuracy(points.exact(slice(None)), images.labels, folds), 0.0),
     }
-    if not result["fisher_ratio"].low > 0:
-        result["davies_bouldin"] = replace(result["davies_bouldin"], reliable=False)
-    return result
 
 
 @dataclass(frozen=True)
@@ -187,11 +185,21 @@ def _prevalence(sums: PairSums) -> NDArray[np.float64]:
     return quotient(positives.sum() - positives, known.sum() - known)
 
 
-def _davies_bouldin(squares: _LeaveOneOut) -> NDArray[np.float64]:
-    """Return the mean spread of two classes over the root mean squared distance of their centroids, (1 + G,)."""
+def _separation(squares: _LeaveOneOut) -> NDArray[np.float64]:
+    """Return the mean squared distance of the centroids over the squared mean sum of both spreads, (1 + G,)."""
     spreads = np.sqrt(squares.intra_positive / 2) + np.sqrt(squares.intra_negative / 2)
     between = squares.inter - (squares.intra_positive + squares.intra_negative) / 2
-    return quotient(spreads.mean(axis=1), np.sqrt(np.maximum(between.mean(axis=1), 0.0)))
+    return quotient(between.mean(axis=1), spreads.mean(axis=1) ** 2)
+
+
+def _davies_bouldin(separation: Estimate) -> Estimate:
+    """Return one over the root of the separation; it has no upper bound where that of no separation is not excluded."""
+
+    def inverse(x: float) -> float:
+        return x if math.isnan(x) else 1 / math.sqrt(x) if x > 0 else math.inf
+
+    low, high = inverse(separation.high), inverse(separation.low)
+    return replace(separation, value=inverse(separation.value), low=low, high=high)
 
 
 def _fisher_ratio(squares: _LeaveOneOut) -> NDArray[np.float64]:
