@@ -26,7 +26,7 @@ from medvlm_probe.cohort.importers.pannuke import (
     read,
 )
 from medvlm_probe.cohort.importers.published import ImportOptions
-from medvlm_probe.errors import InputError, ManifestError
+from medvlm_probe.errors import InputError, ManifestError, StoreError
 
 SIDE = 32
 
@@ -146,7 +146,7 @@ def test_patches_are_written_once_and_again_after_a_change(tmp_path: Path, monke
     first = read(tmp_path, options).table
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / PATCHES).rglob("*.png")}
     with monkeypatch.context() as patched:
-        patched.setattr(patches, "write_bytes_atomically", lambda *_: pytest.fail("written again"))
+        patched.setattr(patches, "_write", lambda *_: pytest.fail("written again"))
         pd.testing.assert_frame_equal(read(tmp_path, options).table, first)
         pd.testing.assert_frame_equal(read(tmp_path, ImportOptions()).table, first)
     path = tmp_path / "Fold 1/images/fold1/images.npy"
@@ -154,33 +154,44 @@ def test_patches_are_written_once_and_again_after_a_change(tmp_path: Path, monke
     with pytest.raises(InputError, match="have to be written as patches first"):
         read(tmp_path, ImportOptions())
     read(tmp_path, options)
-    assert all(path.stat().st_mtime_ns > stamps[path] for path in (tmp_path / PATCHES).rglob("*.png"))
+    changed = {path for path in (tmp_path / PATCHES).rglob("*.png") if path.stat().st_mtime_ns > stamps[path]}
+    assert changed == set((tmp_path / PATCHES / "fold1").glob("*.png"))
 
 
 def test_an_interrupted_import_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ImportOptions(unpack_to=publish(tmp_path / "a"))
-    write, calls = patches.write_bytes_atomically, []
+    write, calls = patches._write, []
 
     def break_off(path: Path, data: bytes) -> None:
-        calls.append(path.name)
+        calls.append(path)
         if len(calls) == 6:
+            path.write_bytes(data[: len(data) // 2])
             raise KeyboardInterrupt
         write(path, data)
 
     with monkeypatch.context() as patched:
-        patched.setattr(patches, "write_bytes_atomically", break_off)
+        patched.setattr(patches, "_write", break_off)
         with pytest.raises(KeyboardInterrupt):
             read(tmp_path / "a", options)
-        with pytest.raises(InputError, match="written as patches first"):
-            read(tmp_path / "a", ImportOptions())
-        read(tmp_path / "a", options)
-    assert len(calls) == 6 + 7
+    with pytest.raises(InputError, match="written as patches first"):
+        read(tmp_path / "a", ImportOptions())
+    whole = {path: path.stat().st_mtime_ns for path in calls[:5]}
+    read(tmp_path / "a", options)
+    assert {path: path.stat().st_mtime_ns for path in calls[:5]} == whole
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     shutil.rmtree(tmp_path / "b" / PATCHES)
     read(tmp_path / "b", ImportOptions(unpack_to=tmp_path / "b"))
     for path in (tmp_path / "b" / PATCHES).rglob("*.*"):
         if path.suffix in (".png", ".csv"):
             assert (tmp_path / "a" / path.relative_to(tmp_path / "b")).read_bytes() == path.read_bytes()
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    publish(tmp_path)
+    (tmp_path / PATCHES).mkdir()
+    (tmp_path / PATCHES / "fold1").write_text("a file in the folder's place")
+    with pytest.raises(StoreError, match=r"Cannot write .*malignant\.png"):
+        read(tmp_path, ImportOptions(unpack_to=tmp_path))
 
 
 def test_pickles_are_never_loaded(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from medvlm_probe.cohort.importers.published import SKIPPED_COLUMNS
-from medvlm_probe.errors import InputError
-from medvlm_probe.runs import write_bytes_atomically, write_csv, write_json
+from medvlm_probe.errors import InputError, StoreError
+from medvlm_probe.runs import write_csv, write_json
 
 DONE_FILE = "written.json"
 """What a folder of patches holds once all were written: the files and the rule that they come from."""
@@ -77,8 +78,8 @@ def write_patches(
 ) -> Written:
     """Write patches below `folder`, one by one, so that memory holds a single patch.
 
-    Where `folder` was written from the same `facts` before, nothing is written again; where that was cut short, files
-    that are there are kept.
+    Where `folder` was written from the same `facts` before, nothing is done; where that was cut short, files that are
+    there with the same bytes are kept.
 
     Args:
         folder: made where it is not there.
@@ -92,7 +93,6 @@ def write_patches(
     known = written_patches(folder, facts)
     if known is not None:
         return known
-    goes_on = _stated(folder / STARTED_FILE) == facts
     (folder / DONE_FILE).unlink(missing_ok=True)
     write_json(folder / STARTED_FILE, dict(facts))
     rows, unusable = [], []
@@ -100,9 +100,7 @@ def write_patches(
         if isinstance(patch, Unusable):
             unusable.append((patch.what, patch.reason))
             continue
-        path = folder / patch.name
-        if not (goes_on and path.is_file()):
-            write_bytes_atomically(path, _png(patch.pixels))
+        _write(folder / patch.name, _png(patch.pixels))
         rows.append({"image": patch.name, **patch.row})
         if len(rows) % _SAY_EVERY == 0:
             say(f"Wrote {len(rows):,} patches.")
@@ -110,6 +108,9 @@ def write_patches(
     left_out = pd.DataFrame(unusable, columns=list(SKIPPED_COLUMNS))
     write_csv(folder / TABLE_FILE, table)
     write_csv(folder / LEFT_OUT_FILE, left_out)
+    # Once for all: a sync after each of many small files would take most of the time.
+    if hasattr(os, "sync"):
+        os.sync()
     write_json(folder / DONE_FILE, dict(facts))
     (folder / STARTED_FILE).unlink()
     return _read_back(folder)
@@ -143,6 +144,18 @@ def patch_place(folder: Path, unpack_to: Path | None, name: str, facts: Mapping[
     return folder / name
 
 
+def _write(path: Path, data: bytes) -> None:
+    try:
+        if path.is_file() and path.read_bytes() == data:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise StoreError(
+            f"Cannot write {path}: {error.strerror or error}. Free space or choose another folder."
+        ) from error
+
+
 def _stated(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -154,5 +167,6 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
+    # Compression takes most of the time; the first level is several times as fast, and its files little larger.
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
