@@ -83,6 +83,7 @@ def show(
     facts = {
         "Task": card.task.replace("_", "-"),
         "Labels": ", ".join(card.labels) or "the manifest's",
+        "Prompt template": card.prompt_template or "none declared",
         "Uncertain labels (-1)": card.uncertainty,
         "Read by": card.importer,
         "Splits": ", ".join(card.split) or "none declared",
