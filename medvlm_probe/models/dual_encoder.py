@@ -49,7 +49,8 @@ class DualEncoder:
         module: both towers and their projections (frozen, float32, in evaluation mode), on `device`.
         tokenizer: transformers' tokenizer; it never cuts here.
         transform: from an image to pixels.
-        image_tower: (N, 3, H, W) pixels to (N, D).
+        image_tower: from `module` and (N, 3, H, W) pixels to (N, D). It is handed the module, so that a copy of this
+            model with a converted module runs that one.
         text_tower: the text tower, open between token embeddings and layers.
         layer: for class activation maps.
         padded_length: tokens (context vectors included) that every text is padded to; None pads to the longest of a
@@ -66,7 +67,7 @@ class DualEncoder:
     device: torch.device
     tokenizer: Any
     transform: Callable[[PIL.Image.Image], Tensor]
-    image_tower: Callable[[Tensor], Tensor]
+    image_tower: Callable[[Any, Tensor], Tensor]
     text_tower: SplicedTextTower
     layer: SaliencyLayer
     padded_length: int | None = None
@@ -84,7 +85,7 @@ class DualEncoder:
         expected = (3, self.image_size, self.image_size)
         if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected:
             raise ModelError(f"Pixels of shape {tuple(pixels.shape)} given; {self.name} takes (N, *{expected}).")
-        return self.image_tower(pixels.to(self.device, non_blocking=True)).float()
+        return self.image_tower(self.module, pixels.to(self.device, non_blocking=True)).float()
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Return (K, D) float32 embeddings, not normalised.

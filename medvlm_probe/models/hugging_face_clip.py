@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -117,7 +116,7 @@ def load_clip_folder(folder: Path, name: str, device: torch.device) -> VisionLan
         device=device,
         tokenizer=tokenizer,
         transform=build_clip_transform(settings),
-        image_tower=partial(_encode_pixels, module),
+        image_tower=_encode_pixels,
         text_tower=ClipTextTower(module, eos_id),
         layer=_saliency_layer(module),
     )

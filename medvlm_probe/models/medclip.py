@@ -108,7 +108,7 @@ def load_medclip_folder(
         device=device,
         tokenizer=tokenizer,
         transform=medclip_transform(image_size),
-        image_tower=module.encode_images,
+        image_tower=MedClip.encode_images,
         text_tower=MedClipTextTower(module),
         layer=medclip_saliency_layer(module, image_size),
         padded_length=text_length,

@@ -8,6 +8,7 @@ import torch
 from hugging_face_folders import write_clip_folder, write_medclip_folder
 from PIL import Image
 
+from medvlm_probe.embeddings.precision import at_precision, encode
 from medvlm_probe.errors import ModelError
 from medvlm_probe.models import VisionLanguageModel
 from medvlm_probe.models.dual_encoder import DualEncoder
@@ -123,6 +124,15 @@ def test_autocast_gives_float32(model: DualEncoder) -> None:
     assert reduced.dtype == texts.dtype == torch.float32
     cosine = torch.nn.functional.cosine_similarity(reduced, model.encode_images(pixels(model)))
     assert float(cosine.min()) > 0.98
+
+
+def test_a_copy_in_lower_precision_runs_its_own_weights(model: DualEncoder) -> None:
+    twin = at_precision(model, "bfloat16")
+    assert next(twin.module.parameters()).dtype == torch.bfloat16  # type: ignore[attr-defined]
+    for parameter in twin.module.parameters():  # type: ignore[attr-defined]
+        parameter.data.zero_()
+    assert not encode(twin, pixels(model), "bfloat16").any()
+    assert model.encode_images(pixels(model)).any()
 
 
 def test_preprocess_gives_what_the_image_tower_takes(model: DualEncoder, rng: np.random.Generator) -> None:
