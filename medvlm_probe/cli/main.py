@@ -23,6 +23,7 @@ from medvlm_probe.cli import (
     models,
     project,
     prompts,
+    tune,
     zero_shot,
 )
 from medvlm_probe.errors import ProbeError
@@ -40,6 +41,7 @@ app.command("embed-dist")(embed_dist.embed_dist)
 app.command("zero-shot")(zero_shot.zero_shot)
 app.command("linear-probe")(linear_probe.linear_probe)
 app.command("fine-tune")(fine_tune.fine_tune)
+app.command("tune")(tune.tune)
 app.command("project")(project.project)
 app.command("embed")(embed.embed)
 app.command("export")(export.export)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,14 @@ class FewShotSet:
                 if problem.count(number) < self.shots:
                     found[f"{problem.label} {name}".strip()] = problem.count(number)
         return found
+
+    def moved(self, places: NDArray[np.int64]) -> FewShotSet:
+        """Return the same images in another cohort, `places` holding the new row of each old one."""
+
+        def of(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+            return tuple(replace(problem, rows=places[problem.rows]) for problem in problems)
+
+        return replace(self, train=of(self.train), validation=of(self.validation))
 
     def to_json(self, keys: Sequence[str]) -> dict[str, Any]:
         """Return the set as a file holds it, the images by the content keys of the cohort's rows."""
