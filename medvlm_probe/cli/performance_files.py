@@ -98,6 +98,8 @@ def performance_sentences(analysis: PerformanceAnalysis) -> list[str]:
     if not analysis.prior_from:
         said.append("The prior baseline needs label frequencies of another split: --threshold-from names it.")
     ranking = analysis.ranking
+    if len(ranking.labels) < 2:
+        return said
     if ranking.n_undefined or ranking.n_unknown:
         said.append(
             f"Ranking uses {ranking.n_images:,} images with all labels known ({ranking.n_unknown:,} left out); LRAP "
