@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from medvlm_probe.cohort.check import CohortCheck
 
 MOST_ROWS = 20
+GROUP_WORDS = {"patient": "patients", "study": "studies"}
 
 app = typer.Typer(no_args_is_help=True, help="Cohorts: list the data cards, show one, check a cohort, export phantoms.")
 app.command("import")(import_cohort)
@@ -231,7 +232,9 @@ def _write_check(out: Path, tables: dict[str, pd.DataFrame]) -> list[Path]:
 
 def _print_check(output: Output, found: CohortCheck) -> None:
     groups = (
-        f"{found.n_groups:,} {found.group_kind}s" if found.group_kind != "image" else "no patients or studies given"
+        f"{found.n_groups:,} {GROUP_WORDS[found.group_kind]}"
+        if found.group_kind != "image"
+        else "no patients or studies given"
     )
     output.line(f"Cohort '{found.name}': {found.n_images:,} images, {groups}, read by {found.recipe}.")
     if found.absent:
