@@ -37,7 +37,7 @@ _NEGATIVE = "#B5B5B5"
 _ROW_MM = 8.5
 _GAP_MM = 3.0
 _TICKS_MM = 6.0
-_NAMES_MM = 38.0
+_NAMES_MM, _NARROW_NAMES_MM = 38.0, 26.0
 _MOST_COLUMNS = 5
 
 
@@ -89,7 +89,8 @@ def _draw(
 ) -> Figure:
     labels = list(values["label"].unique())
     sites = [site for site in values["site"].unique() if bool((curves["site"] == site).any())]
-    names = [wrapped(shown(label, labels_words), _NAMES_MM, max_lines=2) for label in labels]
+    names_mm = _NAMES_MM if width_mm > 120.0 else _NARROW_NAMES_MM
+    names = [wrapped(shown(label, labels_words), names_mm, max_lines=2) for label in labels]
     left = MARGIN_MM + max(text_width(line) for name in names for line in name) + 2.0
     most = min(len(sites), _MOST_COLUMNS if width_mm > 120.0 else 2)
     bands = math.ceil(len(sites) / most)
@@ -126,7 +127,9 @@ def _draw(
             mine = curves[(curves["site"] == site) & (curves["label"] == label)]
             _draw_panel(axes, mine, x_limits, panel, last=row == len(labels) - 1)
     caption = "Cosine between image and the label's prompts"
-    page.text(left + (width_mm - 2.0 - left) / 2, page.top + bands * band_mm + LINE_MM / 2, caption, ha="center")
+    half = text_width(caption) / 2
+    centre = min(max(left + (width_mm - 2.0 - left) / 2, MARGIN_MM + half), width_mm - MARGIN_MM - half)
+    page.text(centre, page.top + bands * band_mm + LINE_MM / 2, caption, ha="center")
     return page.figure
 
 
