@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medvlm_probe.metrics.calibration_bins import SURE
-from medvlm_probe.metrics.calibration_forms import FORMS, binned_form, mean_form
-from medvlm_probe.metrics.calibration_intervals import cautious_variances, noise_of, size_interval, undefined
+from medvlm_probe.metrics.calibration_bins import SURE, bin_edges, bins_of
+from medvlm_probe.metrics.calibration_forms import FORMS, FormKind, binned_form, mean_form
+from medvlm_probe.metrics.calibration_intervals import error_estimate, outcome_variances, undefined
 from medvlm_probe.metrics.calibration_null import calibrated_replicates, within_group_correlation
 from medvlm_probe.metrics.calibration_problem import Problem, plain_values, problem_of
 from medvlm_probe.metrics.calibration_replicates import outcome_statistic
 from medvlm_probe.metrics.calibration_scores import brier_terms, log_terms, risk_coverage
-from medvlm_probe.metrics.intervals import binomial_variance, effective_size, jackknife_interval, score_interval
+from medvlm_probe.metrics.intervals import (
+    binomial_variance,
+    effective_size,
+    jackknife_interval,
+    jackknife_variance,
+    score_interval,
+)
 from medvlm_probe.metrics.permutation import NullBand, null_band
 from medvlm_probe.metrics.proportions import proportion
 from medvlm_probe.metrics.ranking import bounded_mean
@@ -31,6 +37,9 @@ FEWEST_GROUPS = 20
 
 FEWEST_GROUPS_FOR_LOG = 50
 """Below so many groups the interval of the negative log likelihood, whose terms are skewed, is marked unreliable."""
+
+FEWEST_DEGREES_FOR_LOG = 10.0
+"""The same below so many degrees of freedom: few costly errors carry the mean."""
 
 
 @dataclass(frozen=True)
@@ -151,15 +160,17 @@ def _error_interval(problem: Problem, name: str, rng: np.random.Generator) -> Es
     if n < 2:
         return undefined(problem.n_groups)
     form = FORMS[name].form(c, problem.n_bins)
-    enough = problem.n_groups >= FEWEST_GROUPS and FORMS[name].least_in_bin <= least_in_bin(c, problem.n_bins)
-    noise = noise_of(form, correct - c, cautious_variances(c, correct), problem.groups)
-    return size_interval(form, noise, n=n, n_groups=problem.n_groups, rng=rng, reliable=enough)
+    enough = problem.n_groups >= FEWEST_GROUPS and supports(FORMS[name], c, correct, problem.n_bins)
+    return error_estimate(
+        form, correct - c, outcome_variances(c, correct), problem.groups, n=n, rng=rng, reliable=enough
+    )
 
 
-def least_in_bin(confidence: FloatArray, n_bins: int) -> int:
-    """Return how many images the emptiest bin of equal width holds, of those that hold any."""
-    counts = np.bincount(np.minimum((confidence * n_bins).astype(np.int64), n_bins - 1))
-    return int(counts[counts > 0].min())
+def supports(kind: FormKind, confidence: FloatArray, correct: BoolArray, n_bins: int) -> bool:
+    """Say whether simulation supports the interval of a calibration error of so many answers (`tests/statistics`)."""
+    counts = np.bincount(bins_of(confidence, bin_edges(confidence, n_bins, "width")))
+    rarer = min(int(correct.sum()), int((~correct).sum()))
+    return bool(counts[counts > 0].min() >= kind.least_in_bin and rarer >= kind.least_of_either)
 
 
 def log_mean(terms: FloatArray, groups: IntArray) -> Estimate:
@@ -169,9 +180,22 @@ def log_mean(terms: FloatArray, groups: IntArray) -> Estimate:
     if len(counts) < 2:
         return Estimate(float(terms.mean()), math.nan, math.nan, len(terms), len(counts), "one group", reliable=False)
     without = (sums.sum() - sums) / (counts.sum() - counts)
-    return jackknife_interval(
-        float(terms.mean()), without, n=len(terms), transform="log", min_groups=FEWEST_GROUPS_FOR_LOG
-    )
+    return skewed_mean(float(terms.mean()), without, len(terms))
+
+
+def skewed_mean(value: float, without: FloatArray, n: int) -> Estimate:
+    """Return a mean of skewed terms of at least 0 with its jackknife interval on the log scale.
+
+    Unreliable where few groups carry the variance: with under 10 degrees of freedom it covers 80 to 90 %.
+
+    Args:
+        value: the mean.
+        without: the mean without each group, (G,).
+        n: images behind it.
+    """
+    found = jackknife_interval(value, without, n=n, transform="log", min_groups=FEWEST_GROUPS_FOR_LOG)
+    carried = float(jackknife_variance(without)[1])
+    return replace(found, reliable=found.reliable and carried >= FEWEST_DEGREES_FOR_LOG)
 
 
 def risk_coverage_interval(confidence: FloatArray, right: BoolArray, groups: IntArray) -> Estimate:
@@ -190,9 +214,10 @@ def risk_coverage_interval(confidence: FloatArray, right: BoolArray, groups: Int
 
 
 def _classwise_interval(problem: Problem, rng: np.random.Generator) -> Estimate:
-    p, n, n_groups = problem.probabilities, len(problem.groups), problem.n_groups
+    p, n = problem.probabilities, len(problem.groups)
     hot = problem.labels[:, None] == np.arange(p.shape[1])
     form = mean_form([binned_form(column, problem.n_bins, "width") for column in p.T], [n] * p.shape[1])
-    variance = np.concatenate([cautious_variances(c, y) for c, y in zip(p.T, hot.T, strict=True)])
-    noise = noise_of(form, (hot - p).T.ravel(), variance, np.tile(problem.groups, p.shape[1]))
-    return size_interval(form, noise, n=n, n_groups=n_groups, rng=rng, reliable=n_groups >= FEWEST_GROUPS)
+    variances = np.concatenate([outcome_variances(c, y) for c, y in zip(p.T, hot.T, strict=True)], axis=1)
+    owners = np.tile(problem.groups, p.shape[1])
+    enough = problem.n_groups >= FEWEST_GROUPS
+    return error_estimate(form, (hot - p).T.ravel(), variances, owners, n=n, rng=rng, reliable=enough)

@@ -76,20 +76,22 @@ def smooth_form(confidence: FloatArray, terms: int = SMOOTH_TERMS) -> ResidualFo
 
 @dataclass(frozen=True)
 class FormKind:
-    """A calibration error by name: its form from confidences, and how many images or groups its interval needs.
+    """A calibration error by name: its form from confidences, and what its interval needs.
 
     Attributes:
         form: of confidences (n,) and a number of bins.
         least_in_bin: images that the emptiest bin in use must hold for the interval to count as reliable.
+        least_of_either: answers that come true, and that do not, which there must be for it.
     """
 
     form: Callable[[FloatArray, int], ResidualForm]
     least_in_bin: int = 0
+    least_of_either: int = 0
 
 
 FORMS: Mapping[str, FormKind] = {
     "ece": FormKind(lambda c, bins: binned_form(c, bins, "width")),
-    "ace": FormKind(lambda c, bins: binned_form(c, bins, "mass")),
+    "ace": FormKind(lambda c, bins: binned_form(c, bins, "mass"), least_of_either=10),
     "mce": FormKind(maximum_form, least_in_bin=10),
     "ece_kde": FormKind(lambda c, _: kernel_form(c)),
     "smooth_ece": FormKind(lambda c, _: smooth_form(c)),

@@ -4,7 +4,7 @@ A binned calibration error is the size |x| of a vector of mean residuals (one en
 over points. Noise makes |x| larger on average than the size of the truth, the more the nearer the truth is to 0, so
 neither |x| nor a bootstrap of it is centred. The interval keeps each size for which |truth + noise| falls on either
 side of |x| with at least 2.5 % chance; the debiased value is the one for which it falls there with even chances. How a
-size is spread over the entries is not known; three ways of spreading are tried, and the interval holds what any allows.
+size is spread over the entries is not known: three ways of spreading are tried, and the interval holds what any allows.
 Simulated (50 to 2,000 images, groups correlated 0 and .5, calibrated and not): `tests/statistics`.
 """
 
@@ -22,6 +22,9 @@ from medvlm_probe.metrics.calibration_bins import bin_edges, bins_of
 from medvlm_probe.metrics.intervals import PRIOR_CORRELATION, carried_degrees_of_freedom
 from medvlm_probe.metrics.proportions import PRIOR_DEGREES_OF_FREEDOM
 from medvlm_probe.types import BoolArray, Estimate, FloatArray, IntArray
+
+TOLD_BY_GROUPS = 200.0
+"""From so many degrees of freedom on the groups tell the noise, and one reading of the outcomes' variances will do."""
 
 METHOD = "debiased, test inversion over groups"
 
@@ -55,15 +58,19 @@ def total(x: FloatArray) -> NDArray[np.float64]:
     return np.asarray(np.abs(x).sum(axis=-1))
 
 
-def cautious_variances(p: FloatArray, correct: FloatArray | BoolArray, n_bins: int = 10) -> NDArray[np.float64]:
-    """Return each outcome's variance q (1 - q), (n,): q its bin's frequency after two more of either kind.
+def outcome_variances(p: FloatArray, correct: FloatArray | BoolArray, n_bins: int = 10) -> NDArray[np.float64]:
+    """Return two readings of each outcome's variance q (1 - q), (2, n), from the frequency q in bins of equal width.
 
-    Source: Agresti and Coull 1998; so that a bin whose answers all came true does not count as certain.
+    With two more outcomes of either kind in each bin, so that a bin whose answers all came true does not count as
+    certain (Agresti and Coull 1998); and with one more of the bin's mean probability, which does not take a rare label
+    for a noisy one. Where images are few, too much noise makes an error look too small, and too little makes it look
+    certain.
     """
     bins = bins_of(p, bin_edges(p, n_bins, "width"))
     counts, hits = np.bincount(bins), np.bincount(bins, weights=correct)
-    q = (hits + 2) / (counts + 4)
-    return np.asarray((q * (1 - q))[bins])
+    mean = np.bincount(bins, weights=p) / np.maximum(counts, 1)
+    readings = np.stack([(hits + 2) / (counts + 4), (hits + mean) / (counts + 1)])
+    return np.asarray((readings * (1 - readings))[:, bins])
 
 
 @dataclass(frozen=True)
@@ -132,12 +139,13 @@ def _group_blocks(starts: IntArray, n: int, rows_at_once: int) -> list[tuple[int
     return blocks
 
 
-def size_interval(
+def error_estimate(
     form: ResidualForm,
-    noise: Noise,
+    residual: FloatArray,
+    variances: FloatArray,
+    groups: IntArray,
     *,
     n: int,
-    n_groups: int,
     rng: np.random.Generator,
     reliable: bool = True,
     level: float = 0.95,
@@ -145,30 +153,44 @@ def size_interval(
 ) -> Estimate:
     """Return the debiased size and its interval (see the module), both within [0, 1].
 
-    Noise is drawn from a multivariate t. A size is spread over the entries as x is, as x after moving each entry one
-    standard error towards 0, and evenly in standard errors.
+    The interval holds what either reading of the outcomes' variances allows, where the groups leave them open.
 
     Args:
         form: the statistic.
-        noise: of `noise_of`.
-        n, n_groups: entries and groups behind it.
+        residual: y - p of each entry, (k,).
+        variances: readings of each entry's variance, (2, k), as of `outcome_variances`.
+        groups: of each entry, (k,).
+        n: images (or entries) behind the value.
         rng: draws the noise.
         reliable: whether simulation supports the interval at this size.
         level: coverage, two-sided.
         method: how tables name the interval.
     """
-    x, covariance = noise.value, noise.covariance
-    roots, vectors = np.linalg.eigh(covariance)
+    noises = [noise_of(form, residual, variances[0], groups)]
+    if noises[0].degrees_of_freedom < TOLD_BY_GROUPS:
+        noises += [noise_of(form, residual, variance, groups) for variance in variances[1:]]
+    tail = (1 - level) / 2
+    found = np.concatenate([_sizes(form, noise, rng, [tail, 0.5, 1 - tail]) for noise in noises])
+    high, middle, low = np.clip(found.T, 0.0, 1.0)
+    n_groups = len(np.unique(groups))
+    return Estimate(float(middle.mean()), float(low.min()), float(high.max()), n, n_groups, method, reliable)
+
+
+def _sizes(form: ResidualForm, noise: Noise, rng: np.random.Generator, quantiles: list[float]) -> NDArray[np.float64]:
+    """Return the sizes for which the observed one is each quantile, (patterns, quantiles); noise is multivariate t.
+
+    A size is spread over the entries as x is, as x after moving each entry one standard error towards 0, and evenly in
+    standard errors.
+    """
+    x = noise.value
+    roots, vectors = np.linalg.eigh(noise.covariance)
     drawn = rng.standard_normal((_DRAWS, len(x))) * np.sqrt(np.maximum(roots, 0)) @ vectors.T
     df = noise.degrees_of_freedom
     drawn *= np.sqrt(df / stats.chi2.ppf((np.arange(_DRAWS) + 0.5) / _DRAWS, df))[rng.permutation(_DRAWS), None]
     observed = float(form.size(x + form.offset))
-    tail = (1 - level) / 2
-    found = [_sizes_at(form, pattern, drawn, observed, [tail, 0.5, 1 - tail]) for pattern in _patterns(x, covariance)]
-    high, middle, low = np.array(found).T
-    value = float(np.mean(middle))
-    bounds = np.clip([low.min(), high.max()], 0.0, 1.0)
-    return Estimate(min(value, 1.0), float(bounds[0]), float(bounds[1]), n, n_groups, method, reliable)
+    return np.array(
+        [_sizes_at(form, pattern, drawn, observed, quantiles) for pattern in _patterns(x, noise.covariance)]
+    )
 
 
 def _patterns(x: FloatArray, covariance: FloatArray) -> list[NDArray[np.float64]]:

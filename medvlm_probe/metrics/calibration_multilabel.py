@@ -12,19 +12,19 @@ from numpy.typing import ArrayLike
 from medvlm_probe.errors import InputError
 from medvlm_probe.metrics.calibration_estimates import (
     FEWEST_GROUPS,
-    FEWEST_GROUPS_FOR_LOG,
     CalibrationEstimate,
-    least_in_bin,
     null_replicates,
     problem_estimates,
+    skewed_mean,
+    supports,
 )
 from medvlm_probe.metrics.calibration_forms import FORMS, kernel_form, mean_form, smooth_form
-from medvlm_probe.metrics.calibration_intervals import ResidualForm, cautious_variances, noise_of, size_interval
+from medvlm_probe.metrics.calibration_intervals import ResidualForm, error_estimate, outcome_variances
 from medvlm_probe.metrics.calibration_outcomes import checked_multilabel
 from medvlm_probe.metrics.calibration_problem import Problem, plain_values, problem_of
 from medvlm_probe.metrics.calibration_scores import brier_terms, log_terms
 from medvlm_probe.metrics.classification import checked_groups
-from medvlm_probe.metrics.intervals import binomial_variance, effective_size, jackknife_interval, score_interval
+from medvlm_probe.metrics.intervals import binomial_variance, effective_size, score_interval
 from medvlm_probe.metrics.permutation import null_band
 from medvlm_probe.types import Estimate, FloatArray, IntArray
 
@@ -145,16 +145,17 @@ def _mean_error(problems: Sequence[Problem], name: str, rng: np.random.Generator
     sizes = [len(c) for c in confidences]
     form = mean_form([_COARSE.get(name, FORMS[name].form)(c, problems[0].n_bins) for c in confidences], sizes)
     owners = np.concatenate([problem.owners for problem in problems])
-    noise = noise_of(
+    n_groups = len(np.unique(owners))
+    enough = [supports(FORMS[name], c, y, problems[0].n_bins) for c, y in zip(confidences, correct, strict=True)]
+    return error_estimate(
         form,
         np.concatenate([y - c for c, y in zip(confidences, correct, strict=True)]),
-        np.concatenate([cautious_variances(c, y) for c, y in zip(confidences, correct, strict=True)]),
+        np.concatenate([outcome_variances(c, y) for c, y in zip(confidences, correct, strict=True)], axis=1),
         owners,
+        n=sum(sizes),
+        rng=rng,
+        reliable=n_groups >= FEWEST_GROUPS and all(enough),
     )
-    n_groups = len(np.unique(owners))
-    least = min(least_in_bin(c, problems[0].n_bins) for c in confidences)
-    reliable = n_groups >= FEWEST_GROUPS and FORMS[name].least_in_bin <= least
-    return size_interval(form, noise, n=sum(sizes), n_groups=n_groups, rng=rng, reliable=reliable)
 
 
 def _mean_of_means(problems: Sequence[Problem], name: str, n_groups: int) -> Estimate:
@@ -166,7 +167,7 @@ def _mean_of_means(problems: Sequence[Problem], name: str, n_groups: int) -> Est
     )
     n = sum(len(part) for part in terms)
     if name == "nll":
-        return jackknife_interval(value, without, n=n, transform="log", min_groups=FEWEST_GROUPS_FOR_LOG)
+        return skewed_mean(value, without, n)
     spread = [effective_size(problem.groups) for problem in problems]
     # Labels of one image vary together to an unknown degree: no more is assumed than one label's worth of images.
     working = binomial_variance(float(np.mean(spread)))

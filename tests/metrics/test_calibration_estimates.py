@@ -22,7 +22,7 @@ from medvlm_probe.metrics.calibration import (
 )
 from medvlm_probe.metrics.calibration_estimates import null_replicates
 from medvlm_probe.metrics.calibration_forms import FORMS, binned_form, mean_form
-from medvlm_probe.metrics.calibration_intervals import cautious_variances, noise_of
+from medvlm_probe.metrics.calibration_intervals import noise_of, outcome_variances
 from medvlm_probe.metrics.calibration_null import calibrated_uniforms, drawn_classes
 from medvlm_probe.metrics.calibration_problem import plain_values, problem_of
 from medvlm_probe.metrics.calibration_replicates import outcome_statistic
@@ -135,7 +135,7 @@ def test_band_widens_with_correlation_within_groups() -> None:
 def test_forms_give_the_plain_values(name: str) -> None:
     p, y, groups = binary(90)
     form = FORMS[name].form(p, 10)
-    noise = noise_of(form, y - p, cautious_variances(p, y), groups)
+    noise = noise_of(form, y - p, outcome_variances(p, y)[0], groups)
     expected = plain_values(problem_of(p, y, groups, metrics=[name]))[name]
     assert float(form.size(noise.value + form.offset)) == pytest.approx(
         expected, abs=1e-3 if name == "smooth_ece" else 1e-9
@@ -163,10 +163,10 @@ def test_blocks_of_groups_do_not_change_the_noise(monkeypatch: pytest.MonkeyPatc
     p, y, _ = binary(200)
     groups = np.random.default_rng(0).integers(40, size=200)
     form = binned_form(p, 10, "width")
-    whole = noise_of(form, y - p, cautious_variances(p, y), groups)
+    whole = noise_of(form, y - p, outcome_variances(p, y)[0], groups)
     for numbers in (10, 37, 200, 990, 1990):
         monkeypatch.setattr("medvlm_probe.metrics.calibration_intervals._NUMBERS_AT_ONCE", numbers)
-        parts = noise_of(form, y - p, cautious_variances(p, y), groups)
+        parts = noise_of(form, y - p, outcome_variances(p, y)[0], groups)
         np.testing.assert_allclose(parts.covariance, whole.covariance, rtol=1e-9, atol=1e-15)
         np.testing.assert_allclose(parts.value, whole.value)
         assert parts.degrees_of_freedom == pytest.approx(whole.degrees_of_freedom)
