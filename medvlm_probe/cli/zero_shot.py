@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from medvlm_probe.zero_shot.performance import PerformanceAnalysis
     from medvlm_probe.zero_shot.predict import Task
     from medvlm_probe.zero_shot.similarity import SimilarityAnalysis
+    from medvlm_probe.zero_shot.tuned_prompts import TunedPrompts
 
 ScoreName = Literal["cosine", "logit", "probability", "softmax"]
 
@@ -55,7 +56,8 @@ def zero_shot(
     prompts: Annotated[
         str,
         typer.Option(
-            "--prompts", help="bare, chexzero, radiology, names, or a TOML file; see 'prompts'.", rich_help_panel=DATA
+            "--prompts", help="bare, chexzero, radiology, names, a TOML file or tuned:FOLDER; see 'prompts', 'tune'.",
+            rich_help_panel=DATA,
         ),
     ] = "radiology",
     score: Annotated[
@@ -129,7 +131,9 @@ def zero_shot(
         if legacy or similarity:
             needs = "--legacy" if legacy else "--similarity"
             raise InputError(f"{needs} needs a model's own embeddings; leave it out with --scores.")
-        everything, all_scores = _from_file(output, context, scores, label_map, cohort, label, uncertainty, splits)
+        everything, all_scores = scores_from_file(
+            output, context, scores, label_map, cohort, label, uncertainty, splits
+        )
         run = open_run("zero-shot", resolved_config(context), out)
         title, note = f"Scores of {scores.name}", ""
         facts = {"scores": scores.name, "cohort": {"name": everything.name}}
@@ -151,6 +155,8 @@ def zero_shot(
         all_scores = zero_shot_scores(done.embedded.vectors, everything, done.model, task)
         title = f"{done.model.name}, prompts '{task.prompts.name}', {task.kind} scores"
         note, seen, facts = done.note, done.seen.to_json(), done.provenance()
+        if task.prompts.tuned is not None:
+            facts["prompts"] = _taught_by(output, task.prompts.tuned, done)
         paths = write_quarantine(run, done.embedded)
 
     analysis, shown, shown_scores = _analysed(everything, all_scores, split, threshold_from, threshold_rule)
@@ -178,7 +184,15 @@ def zero_shot(
     output.wrote([*paths, run.path / "run.json"])
 
 
-def _from_file(
+def _taught_by(output: Output, tuned: TunedPrompts, done: EmbeddedCohort) -> dict[str, Any]:
+    """Warn of images that the prompts were tuned on; returns what identifies the prompts, and how many there are."""
+    n_taught = sum(key in tuned.training_images for key in done.embedded.keys)
+    if n_taught:
+        output.warn(f"{n_taught:,} of these images taught the prompts: results on them say nothing of others.")
+    return {"tuned": tuned.about.get("config_sha256"), "loss": tuned.about.get("loss"), "images_that_taught": n_taught}
+
+
+def scores_from_file(
     output: Output,
     context: typer.Context,
     scores: Path,
