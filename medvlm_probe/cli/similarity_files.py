@@ -73,10 +73,11 @@ def print_similarity(
                     interval(entry.found.adjusted_rand, 3),
                     number(entry.found.null_rand_high, 3),
                     p_value(entry.found.p_rand),
-                    p_value(entry.p_adjusted),
+                    p_value(entry.p_rand_adjusted),
                     interval(entry.found.mutual_information, 3),
                     number(entry.found.null_information, 3),
                     p_value(entry.found.p_information),
+                    p_value(entry.p_information_adjusted),
                 )
                 for entry in analysis.clusters
             ],

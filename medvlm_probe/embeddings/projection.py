@@ -47,7 +47,7 @@ class Projection:
         """What the axes are, for people."""
         if self.variance_shares is None:
             return f"{METHODS[self.method].words} 1", f"{METHODS[self.method].words} 2"
-        first, second = (f"{100 * share:.1f} % of variance" for share in self.variance_shares)
+        first, second = (f"{100 * share:.1f} %" for share in self.variance_shares)
         return f"PC 1 ({first})", f"PC 2 ({second})"
 
     @property
@@ -57,7 +57,7 @@ class Projection:
         told = "" if judged.n_sources == judged.n_points else f", on a random {judged.n_sources:,} of its points"
         words = f"Trustworthiness of the picture at k = {judged.n_neighbors}: {judged.value:.2f} (best 1){told}."
         return (
-            f"{words} PC: principal component."
+            f"{words} PC: principal component, with its share of the variance."
             if self.method == "pca"
             else f"{words} Distances and gaps between clouds mean little here."
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -115,7 +115,7 @@ def normalised_mutual_information(tables: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(np.where(mean > 0, information / np.where(mean > 0, mean, 1.0), 0.0))
 
 
-def cluster_agreement(
+def cluster_agreements(
     clusters: ArrayLike,
     categories: ArrayLike,
     groups: ArrayLike,
@@ -124,78 +124,90 @@ def cluster_agreement(
     of_groups: bool = False,
     n_permutations: int = 9_999,
     rng: np.random.Generator,
-) -> ClusterAgreement:
-    """Return how far clusters follow categories, beside what categories permuted among groups give.
+) -> tuple[ClusterAgreement, ...]:
+    """Return how far clusters follow each of T divisions into categories, beside what permuted categories give.
 
     Intervals are jackknives over groups for the clusters as they were found: they do not hold what another sample would
     do to the clusters. Unreliable with under 10 groups outside the largest category, and where the permuted values
     reach the value (an index near 0 has hardly any variance to first order).
 
     Args:
-        clusters: codes from 0, (n,).
-        categories: codes from 0, (n,).
+        clusters: codes, (n,).
+        categories: codes, (n, T); all divisions are permuted together.
         groups: the independently sampled group (patient) of each image, any integers, (n,).
         strata: sites, (n,): categories are exchanged within them.
         of_groups: the category belongs to whole groups, as a site does: whole groups of any size then change it, and
-            the parts of a group with several categories count as groups. Else the categories of groups of equal size
-            are exchanged, and images without a partner of their group's size take no part.
+            the parts of a group with several categories count as groups; one division at a time. Else the categories of
+            groups of equal size are exchanged, and images without a partner of their group's size take no part.
         n_permutations: B.
         rng: draws the permutations.
 
     Raises:
         InputError: shapes that do not fit, or no images.
     """
-    first, second, of = (np.unique(x, return_inverse=True)[1] for x in (clusters, categories, groups))
-    if not len(first) or not len(first) == len(second) == len(of):
+    first, of = (np.unique(x, return_inverse=True)[1] for x in (clusters, groups))
+    given = np.asarray(categories)
+    if given.ndim != 2 or not len(first) or not len(first) == len(given) == len(of):
         raise InputError(
-            f"{len(first)} clusters, {len(second)} categories and {len(of)} groups: expected one an image."
+            f"{len(first)} clusters, categories of shape {given.shape} and {len(of)} groups: expected one an image."
         )
+    if of_groups and given.shape[1] != 1:
+        raise InputError(f"{given.shape[1]} divisions of whole groups: expected one at a time.")
+    seconds = [np.unique(column, return_inverse=True)[1] for column in given.T]
+    if of_groups:
+        rows, blocks = _permuted_groups(seconds[0], of, n_permutations, rng)
+        drawn = ([block] for block in blocks)
+    else:
+        rows, index = _exchanges(of, strata, n_permutations, rng)
+        drawn = ([second[rows][some] for second in seconds] for some in index)
+    sizes = [(int(first.max()) + 1, int(second.max()) + 1) for second in seconds]
+    null: list[list[NDArray[np.float64]]] = [[] for _ in seconds]
+    for block in drawn:
+        for found, permuted, size in zip(null, block, sizes, strict=True):
+            found.append(_indices(_tables(first[rows], permuted, size)))
+    return tuple(
+        _agreement(first, second, of, rows, np.concatenate([*found, np.empty((0, 2))]))
+        for second, found in zip(seconds, null, strict=True)
+    )
+
+
+def _agreement(
+    first: IntArray, second: IntArray, of: IntArray, rows: IntArray, null: NDArray[np.float64]
+) -> ClusterAgreement:
+    """Return one division's agreement from codes (n,), the rows that were permuted and their null indices (B, 2)."""
     size = int(first.max()) + 1, int(second.max()) + 1
     table = _tables(first, second[None], size)[0]
-    values = np.array([adjusted_rand_index(table), normalised_mutual_information(table)])
+    values = _indices(table[None])[0]
     without = _without_groups(first, second, of, table)
-    permuted = (
-        _permuted_groups(second, of, n_permutations, rng)
-        if of_groups
-        else _permuted_vectors(second, of, strata, n_permutations, rng)
-    )
-    rows, blocks = permuted
-    tested = _tables(first[rows], second[rows][None], size)
-    null = np.concatenate(
-        [
-            np.stack([adjusted_rand_index(part), normalised_mutual_information(part)], axis=1)
-            for part in (_tables(first[rows], block, size) for block in blocks)
-        ]
-        or [np.empty((0, 2))]
-    )
-    p_rand = permutation_p_value(float(adjusted_rand_index(tested)[0]), null[:, 0])
-    p_information = permutation_p_value(float(normalised_mutual_information(tested)[0]), null[:, 1])
+    tested = _indices(_tables(first[rows], second[rows][None], size))[0]
+    p_values = [permutation_p_value(float(tested[k]), null[:, k]) for k in range(2)]
     largest = int(np.bincount(second).argmax())
     scarce = len(np.unique(of[second != largest]))
     estimates = []
-    for k, (p_value, low, high) in enumerate(((p_rand, -1.0, 1.0), (p_information, 0.0, 1.0))):
+    for k, least in enumerate((-1.0, 0.0)):
         found = jackknife_interval(
-            float(values[k]),
-            without[:, k],
-            n=len(first),
-            method="group jackknife, given the clusters",
-            n_scarce=scarce,
+            float(values[k]), without[:, k], n=len(first), method="group jackknife, given the clusters", n_scarce=scarce
         )
-        reliable = found.reliable and p_value <= 0.025
-        bounds = max(found.low, low), min(found.high, high)
-        estimates.append(Estimate(found.value, *bounds, found.n, found.n_groups, found.method, reliable))
+        reliable = found.reliable and p_values[k] <= 0.025
+        low, high = float(np.maximum(found.low, least)), float(np.minimum(found.high, 1.0))
+        estimates.append(replace(found, low=low, high=high, reliable=reliable))
     return ClusterAgreement(
         n_clusters=size[0],
         n_categories=size[1],
         n_images=len(first),
         adjusted_rand=estimates[0],
         mutual_information=estimates[1],
-        p_rand=p_rand,
-        p_information=p_information,
+        p_rand=p_values[0],
+        p_information=p_values[1],
         null_rand_high=float(np.quantile(null[:, 0], 0.975)) if len(null) else math.nan,
         null_information=float(null[:, 1].mean()) if len(null) else math.nan,
         n_tested=len(rows),
     )
+
+
+def _indices(tables: IntArray) -> NDArray[np.float64]:
+    """Return both indices of contingency tables (b, K, C), (b, 2)."""
+    return np.stack([adjusted_rand_index(tables), normalised_mutual_information(tables)], axis=1)
 
 
 def _tables(first: IntArray, second: IntArray, size: tuple[int, int]) -> NDArray[np.int64]:
@@ -219,22 +231,19 @@ def _without_groups(first: IntArray, second: IntArray, of: IntArray, table: IntA
         left = table - own
         whole = left.sum(axis=(-2, -1)) > 0
         indices = np.full((end - begin, 2), np.nan)
-        indices[whole, 0] = adjusted_rand_index(left[whole])
-        indices[whole, 1] = normalised_mutual_information(left[whole])
+        indices[whole] = _indices(left[whole])
         parts.append(indices)
     return np.concatenate(parts)
 
 
-def _permuted_vectors(
-    second: IntArray, of: IntArray, strata: ArrayLike | None, n_permutations: int, rng: np.random.Generator
+def _exchanges(
+    of: IntArray, strata: ArrayLike | None, n_permutations: int, rng: np.random.Generator
 ) -> tuple[IntArray, Iterator[IntArray]]:
+    """Return the rows that take part, and blocks of permutations of them."""
     sites = None if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
     plan = plan_exchange(of, rng=rng, strata=sites)
     step = max(1, _NUMBERS_AT_ONCE // max(1, 4 * len(plan.kept)))
-    kept = second[plan.kept]
-    return plan.kept, (
-        kept[index] for index in permutation_blocks(plan, n_permutations=n_permutations, rng=rng, block_size=step)
-    )
+    return plan.kept, permutation_blocks(plan, n_permutations=n_permutations, rng=rng, block_size=step)
 
 
 def _permuted_groups(

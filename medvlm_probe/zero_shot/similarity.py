@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from medvlm_probe.cohort.cohort import Cohort
-from medvlm_probe.metrics.clustering import N_STARTS, ClusterAgreement, cluster_agreement, k_means
+from medvlm_probe.metrics.clustering import N_STARTS, ClusterAgreement, cluster_agreements, k_means
 from medvlm_probe.metrics.modality_gap import modality_gap
 from medvlm_probe.metrics.overlap import Overlap, overlaps
 from medvlm_probe.metrics.resampling import holm
@@ -34,11 +34,15 @@ class LabelOverlap:
 
 @dataclass(frozen=True)
 class TargetAgreement:
-    """What clusters are compared with (`view`, `site`, `label sets` or a label), the result and Holm's p-value."""
+    """What clusters are compared with (`view`, `site`, `label sets` or a label), the result and Holm's p-values.
+
+    Each index has its own family over the targets.
+    """
 
     target: str
     found: ClusterAgreement
-    p_adjusted: float
+    p_rand_adjusted: float
+    p_information_adjusted: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +84,12 @@ class SimilarityAnalysis:
             "modality_gap_by_site": {site: gap.to_json() for site, gap in self.gaps.items() if site},
             "n_texts": self.n_texts,
             "clusters": [
-                {"target": entry.target, **entry.found.to_json(), "p_adjusted": finite_or_none(entry.p_adjusted)}
+                {
+                    "target": entry.target,
+                    **entry.found.to_json(),
+                    "p_rand_adjusted": finite_or_none(entry.p_rand_adjusted),
+                    "p_information_adjusted": finite_or_none(entry.p_information_adjusted),
+                }
                 for entry in self.clusters
             ],
             "k_means": {"n_starts": self.n_starts, "seed": self.seed, "space": "l2"},
@@ -163,27 +172,33 @@ def _clusters(
     n_permutations: int,
     seed: int,
 ) -> tuple[TargetAgreement, ...]:
-    """Return the agreement with every target of at least two categories; k-means runs once for each set of images."""
-    found: list[tuple[str, ClusterAgreement]] = []
-    done: dict[tuple[int, bytes], IntArray] = {}
-    for place, (target, categories, k) in enumerate(_targets(cohort, labels, y, sites)):
-        known = categories >= 0
-        key = k, known.tobytes()
-        if key not in done:
-            done[key] = k_means(units[known], k, seed=seed)
-        agreement = cluster_agreement(
-            done[key],
-            categories[known],
+    """Return the agreement with every target of at least two categories.
+
+    Targets that are known of the same images share their clusters, where k is the same, and their permutations.
+    """
+    targets = list(_targets(cohort, labels, y, sites))
+    alike: dict[tuple[int, bytes, bool], list[int]] = {}
+    for place, (target, categories, k) in enumerate(targets):
+        alike.setdefault((k, (categories >= 0).tobytes(), target == "site"), []).append(place)
+    found: dict[int, ClusterAgreement] = {}
+    for (k, _, of_groups), places in alike.items():
+        known = targets[places[0]][1] >= 0
+        agreements = cluster_agreements(
+            k_means(units[known], k, seed=seed),
+            np.stack([targets[place][1][known] for place in places], axis=1),
             groups[known],
-            strata=None if target == "site" else sites[known],
-            of_groups=target == "site",
+            strata=None if of_groups else sites[known],
+            of_groups=of_groups,
             n_permutations=n_permutations,
-            rng=np.random.default_rng([seed, 1, place]),
+            rng=np.random.default_rng([seed, 1, places[0]]),
         )
-        found.append((target, agreement))
-    adjusted = holm(np.array([agreement.p_rand for _, agreement in found]))
+        found |= dict(zip(places, agreements, strict=True))
+    everyone = range(len(targets))
+    rand = holm(np.array([found[place].p_rand for place in everyone]))
+    information = holm(np.array([found[place].p_information for place in everyone]))
     return tuple(
-        TargetAgreement(target, agreement, float(p)) for (target, agreement), p in zip(found, adjusted, strict=True)
+        TargetAgreement(targets[place][0], found[place], float(rand[place]), float(information[place]))
+        for place in everyone
     )
 
 
@@ -271,7 +286,8 @@ def cluster_table(analysis: SimilarityAnalysis) -> pd.DataFrame:
         ):
             row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
             row[f"{name}_reliable"] = estimate.reliable
-        row |= {"p_rand": found.p_rand, "p_rand_adjusted": entry.p_adjusted, "p_information": found.p_information}
+        row |= {"p_rand": found.p_rand, "p_rand_adjusted": entry.p_rand_adjusted}
+        row |= {"p_information": found.p_information, "p_information_adjusted": entry.p_information_adjusted}
         row |= {"null_rand_high": found.null_rand_high, "null_information": found.null_information}
         rows.append(row)
     return pd.DataFrame(rows)

@@ -31,7 +31,7 @@ def test_pca_is_of_normalised_vectors_unless_raw_is_asked_for(rng: np.random.Gen
         theirs = PCA(2).fit(expected)
         np.testing.assert_allclose(np.abs(found.coordinates), np.abs(theirs.transform(expected)), atol=1e-4)
         assert found.variance_shares == pytest.approx(tuple(theirs.explained_variance_ratio_), rel=1e-4)
-        assert "% of variance" in found.axes_words[0]
+        assert found.axes_words[0] == f"PC 1 ({100 * theirs.explained_variance_ratio_[0]:.1f} %)"
         assert f"{found.trustworthiness.value:.2f}" in found.sentence
 
 

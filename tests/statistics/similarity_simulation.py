@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 from separability_simulation import Design
 
-from medvlm_probe.metrics.clustering import adjusted_rand_index, cluster_agreement
+from medvlm_probe.metrics.clustering import adjusted_rand_index, cluster_agreements
 from medvlm_probe.metrics.modality_gap import modality_gap
 from medvlm_probe.metrics.overlap import overlaps
 from medvlm_probe.metrics.separation_scores import QUANTITIES, separability_row
@@ -68,9 +68,8 @@ def simulate(design: Design, n_simulations: int) -> dict[str, Coverage]:
         found["overlap"].append(overlaps(x[:, :1], labels[:, None], groups, n_permutations=199, rng=rng)[0].estimate)
         found["gap"].append(modality_gap(x + 2 * np.eye(design.dimensions)[2], text, groups))
         halves = (x[:, 0] > 0.5).astype(np.int64)
-        found["adjusted_rand"].append(
-            cluster_agreement(halves, labels, groups, n_permutations=199, rng=rng).adjusted_rand
-        )
+        [agreement] = cluster_agreements(halves, labels[:, None], groups, n_permutations=199, rng=rng)
+        found["adjusted_rand"].append(agreement.adjusted_rand)
     truth = {
         "overlap": 2 * float(stats.norm.cdf(-design.shift / 2)),
         "gap": float(np.mean([e.value for e in found["gap"]])),
