@@ -10,6 +10,7 @@ import typer
 
 from medvlm_probe import __version__
 from medvlm_probe.cli import (
+    calibration,
     cohort,
     doctor,
     embed,
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.command("embed-dist")(embed_dist.embed_dist)
 app.command("zero-shot")(zero_shot.zero_shot)
+app.command("calibration")(calibration.calibration)
 app.command("linear-probe")(linear_probe.linear_probe)
 app.command("fine-tune")(fine_tune.fine_tune)
 app.command("tune")(tune.tune)

@@ -12,8 +12,7 @@ from medvlm_probe.cli.distance_files import write_figure
 from medvlm_probe.runs import write_csv, write_json
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from matplotlib.figure import Figure
 
     from medvlm_probe.cohort.cohort import Cohort
     from medvlm_probe.report.radiology_settings import Setting
@@ -25,7 +24,6 @@ def write_study(
     study: RadiologyStudy,
     settings: Sequence[Setting],
     cohort: Cohort,
-    vectors: NDArray[np.floating],
     result: Mapping[str, Any],
     words: Mapping[str, str],
     note: str,
@@ -37,17 +35,17 @@ def write_study(
         study: what was found.
         settings: what was run.
         cohort: all parts, for the count of positives by part.
-        vectors: embeddings of the cohort.
         result: what the JSON file holds.
         words: label to the words that people read.
         note: small print of every figure.
     """
-    from medvlm_probe.plots.performance import auroc_forest
-
+    recalls, curves, chosen = setting_tables(study, settings, cohort)
     tables = {
         "study": study.table,
         "claims": claim_table(study),
         "labels": label_rows(study),
+        "recalls": recalls,
+        "threshold_curves": curves,
         "distances": distance_rows(study),
         "counts": count_table(cohort, list(words)),
     }
@@ -57,10 +55,87 @@ def write_study(
         written.append(folder / f"{name}.csv")
     write_json(folder / "radiology.json", dict(result))
     written.append(folder / "radiology.json")
+    for name, figure in _figures(tables, chosen, settings, cohort, words, note or None).items():
+        written += write_figure(folder / name, figure)
+    return written
+
+
+def _figures(
+    tables: Mapping[str, pd.DataFrame],
+    chosen: pd.DataFrame,
+    settings: Sequence[Setting],
+    cohort: Cohort,
+    words: Mapping[str, str],
+    note: str | None,
+) -> dict[str, Figure]:
+    from medvlm_probe.embeddings.projection import project
+    from medvlm_probe.plots.performance import auroc_forest
+    from medvlm_probe.plots.projection import projection_by_label
+    from medvlm_probe.plots.study import label_counts, recall_by_setting
+    from medvlm_probe.plots.threshold_curves import threshold_curves
+    from medvlm_probe.report.radiology_settings import LINEAR_PROBE
+
     aurocs = tables["labels"]
-    aurocs = aurocs[(aurocs["metric"] == "auroc") & aurocs["value"].notna()]
-    figure = auroc_forest(aurocs.rename(columns={"setting": "site"}), labels_words=words, note=note or None)
-    return written + write_figure(folder / "auroc", figure)
+    aurocs = aurocs[(aurocs["metric"] == "auroc") & aurocs["value"].notna()].rename(columns={"setting": "site"})
+    recalls = tables["recalls"]
+    figures = {
+        "auroc": auroc_forest(aurocs, labels_words=words, note=note),
+        "counts": label_counts(tables["counts"], labels_words=words, note=note),
+        "threshold_curves": threshold_curves(tables["threshold_curves"], chosen, note=note),
+    }
+    if recalls["value"].notna().any():
+        figures["recalls"] = recall_by_setting(recalls[recalls["value"].notna()], labels_words=words, note=note)
+    shown = cohort.select(cohort.splits() == "test")
+    for setting in settings:
+        if setting.name == LINEAR_PROBE:
+            continue
+        projection = project(setting.vectors, method="pca")
+        table = pd.DataFrame(shown.targets(list(words)), columns=list(words))
+        table[["x", "y"]] = projection.coordinates
+        small_print = " ".join(filter(None, [projection.sentence, note]))
+        figures[f"pca_{setting.name}"] = projection_by_label(
+            table, list(words), projection.axes_words, labels_words=words, note=small_print
+        )
+    return figures
+
+
+def setting_tables(
+    study: RadiologyStudy, settings: Sequence[Setting], cohort: Cohort
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return recalls by label and setting, macro curves over the threshold, and the macro values that were chosen."""
+    import numpy as np
+
+    from medvlm_probe.metrics.threshold_curves import macro_threshold_curves
+    from medvlm_probe.report.radiology_settings import SETTING_WORDS
+
+    targets = cohort.select(cohort.splits() == "test").targets(settings[0].scores.labels)
+    recalls: list[dict[str, object]] = []
+    curves, chosen = [], []
+    for setting in settings:
+        words, analysis = SETTING_WORDS[setting.name], study.analyses[setting.name]
+        limits = np.array([setting.thresholds.values.get(label, np.inf) for label in setting.scores.labels])
+        called = (setting.scores.values >= limits).mean(axis=0)
+        for entry, chance in zip(analysis.labels, called, strict=True):
+            recalls.append(
+                {
+                    "label": entry.label,
+                    "setting": words,
+                    "value": entry.recall.value,
+                    "low": entry.recall.low,
+                    "high": entry.recall.high,
+                    "reliable": entry.recall.reliable,
+                    "n_positive": entry.n_positive,
+                    "chance": float(chance),
+                }
+            )
+        found = macro_threshold_curves(targets, setting.scores.values)
+        for metric in ("recall", "precision", "f1"):
+            values = getattr(found, metric)
+            curves.append(
+                pd.DataFrame({"setting": words, "metric": metric, "threshold": found.threshold, "value": values})
+            )
+            chosen.append({"setting": words, "metric": metric, "value": analysis.macro[metric].value})
+    return pd.DataFrame(recalls), pd.concat(curves, ignore_index=True), pd.DataFrame(chosen)
 
 
 def claim_table(study: RadiologyStudy) -> pd.DataFrame:
