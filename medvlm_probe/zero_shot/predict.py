@@ -80,6 +80,7 @@ def zero_shot_scores(
     model: VisionLanguageModel,
     task: Task,
     *,
+    logit_scale: float | None = None,
     cache_dir: Path | None = None,
 ) -> Scores:
     """Return the scores of embedded images.
@@ -87,17 +88,19 @@ def zero_shot_scores(
     Args:
         vectors: image embeddings before normalisation, (n, D), in the order of the cohort.
         cohort: names the rows.
-        model: encodes the prompts; its logit scale is used, unless prompts were tuned at another.
+        model: encodes the prompts.
         task: see `resolve_task`.
+        logit_scale: the multiplier of cosines; None takes the one that the prompts were tuned at, else the model's.
         cache_dir: where text embeddings are kept; None for the usual place.
     """
     directions = label_directions(model, task.prompts, cache_dir=cache_dir)
     tuned = task.prompts.tuned
+    own = model.logit_scale if tuned is None else tuned.logit_scale
     return prompt_scores(
         vectors,
         directions,
         kind=task.kind,
-        logit_scale=model.logit_scale if tuned is None else tuned.logit_scale,
+        logit_scale=own if logit_scale is None else logit_scale,
         ids=cohort.table["image"].astype(str).tolist(),
     )
 
