@@ -6,13 +6,10 @@ held against how often it is right, also for K = 2: the two differ. Plain values
 """
 
 from medvlm_probe.metrics.calibration_bins import (
-    ReliabilityBins,
     adaptive_calibration_error,
     classwise_calibration_error,
-    confidence_histogram,
     expected_calibration_error,
     maximum_calibration_error,
-    reliability_bins,
 )
 from medvlm_probe.metrics.calibration_debiased import debiased_calibration_error
 from medvlm_probe.metrics.calibration_estimates import CalibrationEstimate, calibration_estimates
@@ -31,6 +28,7 @@ from medvlm_probe.metrics.calibration_scores import (
     risk_coverage_area,
     risk_coverage_curve,
 )
+from medvlm_probe.metrics.calibration_tables import ReliabilityBins, confidence_histogram, reliability_bins
 
 __all__ = [
     "BINARY_METRICS",

@@ -1,4 +1,4 @@
-"""Calibration errors by bins: expected (equal width), adaptive (equal mass), maximum, classwise; reliability tables.
+"""Calibration errors by bins: expected (equal width), adaptive (equal mass), maximum, classwise.
 
 Bins are closed on the left; the last is closed on both sides. All values are in [0, 1], smaller better, NaN without an
 image. Each is the plain value, biased upwards for few images: `calibration_estimates` has the debiased one with its
@@ -8,7 +8,6 @@ interval, and what a perfectly calibrated model of that size shows.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,8 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from medvlm_probe.errors import InputError
 from medvlm_probe.metrics.calibration_outcomes import checked_probabilities, outcomes_of
-from medvlm_probe.metrics.proportions import proportion_bounds
-from medvlm_probe.types import BoolArray, FloatArray, IntArray
+from medvlm_probe.types import FloatArray
 
 Binning = Literal["width", "mass"]
 
@@ -128,99 +126,6 @@ def _gaps(
     counts = np.bincount(bins[inside], minlength=n_bins)
     sums = np.bincount(bins[inside], weights=(found.correct - found.confidence)[inside], minlength=n_bins)
     return np.abs(sums) / np.maximum(counts, 1), weights
-
-
-@dataclass(frozen=True)
-class ReliabilityBins:
-    """A reliability diagram as a table, one row a bin, (b,) each; NaN where a bin is empty.
-
-    Attributes:
-        low, high: the bin's edges.
-        n, n_groups: its images and groups.
-        confidence: mean confidence.
-        frequency: share of answers that came true.
-        frequency_low, frequency_high: the frequency's interval, Wilson's on the groups' effective n.
-        band_low, band_high: where the frequency lies for a perfectly calibrated model; NaN unless asked for.
-    """
-
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-    n: NDArray[np.int64]
-    n_groups: NDArray[np.int64]
-    confidence: NDArray[np.float64]
-    frequency: NDArray[np.float64]
-    frequency_low: NDArray[np.float64]
-    frequency_high: NDArray[np.float64]
-    band_low: NDArray[np.float64]
-    band_high: NDArray[np.float64]
-
-    def rows(self) -> list[dict[str, float | int]]:
-        """Return one dict a bin, for tables."""
-        names = list(self.__dataclass_fields__)
-        return [{name: getattr(self, name)[b].item() for name in names} for b in range(len(self.n))]
-
-
-def reliability_bins(
-    probabilities: ArrayLike,
-    labels: ArrayLike,
-    groups: IntArray | None = None,
-    *,
-    n_bins: int = 10,
-    binning: Binning = "width",
-    draws: BoolArray | None = None,
-) -> ReliabilityBins:
-    """Return the table of a reliability diagram.
-
-    Args:
-        probabilities, labels: as in `expected_calibration_error`.
-        groups: the independently sampled group of each image, (n,); by default each its own.
-        n_bins: at least 1.
-        binning: bins of equal `width` or `mass`.
-        draws: outcomes of a perfectly calibrated model, bool (B, images with a known label), as
-            `calibration_null.calibrated_outcomes` draws them; without them the band is NaN.
-
-    Raises:
-        InputError: what is given does not fit.
-    """
-    found = outcomes_of(probabilities, labels)
-    c, y = found.confidence, found.correct
-    own = np.arange(len(c)) if groups is None else np.unique(np.asarray(groups)[found.kept], return_inverse=True)[1]
-    edges = bin_edges(c, n_bins, binning)
-    bins = bins_of(c, edges)
-    size = len(edges) + 1
-    n = np.bincount(bins, minlength=size)
-    blank = np.full((6, size), np.nan)
-    mean, frequency, low, high, band_low, band_high = blank
-    groups_in = np.zeros(size, dtype=np.int64)
-    for b in np.flatnonzero(n):
-        inside = bins == b
-        codes = np.unique(own[inside], return_inverse=True)[1]
-        counts = np.bincount(codes).astype(np.float64)
-        hits = np.bincount(codes, weights=y[inside].astype(np.float64))
-        groups_in[b] = len(counts)
-        mean[b], frequency[b] = c[inside].mean(), y[inside].mean()
-        low[b], high[b] = proportion_bounds(hits, counts)
-        if draws is not None:
-            band_low[b], band_high[b] = np.quantile(draws[:, inside].mean(axis=1), [0.025, 0.975])
-    outer = np.concatenate([[0.0], edges, [1.0]])
-    return ReliabilityBins(outer[:-1], outer[1:], n, groups_in, mean, frequency, low, high, band_low, band_high)
-
-
-def confidence_histogram(
-    probabilities: ArrayLike, labels: ArrayLike, *, n_bins: int = 20
-) -> list[dict[str, float | int]]:
-    """Return how confident right and wrong answers are, one dict a bin of equal width: low, high, n_right, n_wrong.
-
-    The answer for (n,) is "present" from .5 on at confidence p, else "absent" at 1 - p; for (n, K) it is the top label.
-    Arguments and errors as in `expected_calibration_error`.
-    """
-    confidence, right = answers(probabilities, labels)
-    bins = bins_of(confidence, bin_edges(confidence, n_bins, "width"))
-    counts = [np.bincount(bins[mask], minlength=n_bins) for mask in (right, ~right)]
-    return [
-        {"low": b / n_bins, "high": (b + 1) / n_bins, "n_right": int(counts[0][b]), "n_wrong": int(counts[1][b])}
-        for b in range(n_bins)
-    ]
 
 
 def answers(probabilities: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -35,7 +35,6 @@ from medvlm_probe.metrics.calibration import (
     risk_coverage_curve,
     smooth_calibration_error,
 )
-from medvlm_probe.metrics.calibration_null import calibrated_outcomes
 from medvlm_probe.metrics.calibration_scores import risk_coverage
 from medvlm_probe.metrics.proportions import proportion
 
@@ -355,8 +354,7 @@ def test_reliability_table_has_counts_frequencies_intervals_and_a_band() -> None
     y[::7] = np.nan
     groups = np.arange(300) // 3
     known = ~np.isnan(y)
-    draws = calibrated_outcomes(p[known], groups[known], 500, 0.3, np.random.default_rng(0))
-    table = reliability_bins(p, y, groups, draws=draws)
+    table = reliability_bins(p, y, groups, rng=np.random.default_rng(0))
     assert table.n.sum() == known.sum()
     for b, inside in enumerate(loop_bins(p[known], 10)):
         if not inside.any():
@@ -367,6 +365,7 @@ def test_reliability_table_has_counts_frequencies_intervals_and_a_band() -> None
         assert (table.frequency_low[b], table.frequency_high[b]) == pytest.approx((expected.low, expected.high))
         assert table.n_groups[b] == expected.n_groups
         assert table.band_low[b] <= table.confidence[b] <= table.band_high[b]
+    assert np.isnan(reliability_bins(p, y, groups).band_low).all()
     rows = table.rows()
     assert len(rows) == 10
     assert rows[0]["low"] == 0
