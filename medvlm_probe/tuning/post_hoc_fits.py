@@ -123,9 +123,10 @@ def vector_scaling(logits: Array, one_hot: Array) -> tuple[Array, Array]:
         residual = p - one_hot
         gradient = np.concatenate([(residual * z).mean(axis=0), residual.mean(axis=0)]) + moved / n
         pz = p * z
-        blocks = [[np.diag((pz * z).sum(axis=0)) - pz.T @ pz, np.diag(pz.sum(axis=0)) - pz.T @ p], [None, None]]
-        blocks[1] = [np.asarray(blocks[0][1]).T, np.diag(p.sum(axis=0)) - p.T @ p]
-        return loss, gradient, (np.block(blocks) + np.eye(2 * k)) / n
+        mixed = np.diag(pz.sum(axis=0)) - pz.T @ p
+        top = np.hstack([np.diag((pz * z).sum(axis=0)) - pz.T @ pz, mixed])
+        bottom = np.hstack([mixed.T, np.diag(p.sum(axis=0)) - p.T @ p])
+        return loss, gradient, (np.vstack([top, bottom]) + np.eye(2 * k)) / n
 
     parameters = _newton(terms, start)
     return parameters[:k] / temperature, parameters[k:]
