@@ -53,18 +53,7 @@ def print_similarity(
     if analysis.clusters:
         output.table(
             f"Do clusters of images (k-means, best of {analysis.n_starts} starts) follow ...",
-            (
-                "Target",
-                "k",
-                "Images",
-                "Adjusted Rand index",
-                "Chance below",
-                "p",
-                "p Holm",
-                "NMI",
-                "Chance",
-                "p of NMI",
-            ),
+            ("Target", "k", "Images", "Adjusted Rand", "Chance below", "p", "p Holm", "NMI", "Chance", "p", "p Holm"),
             [
                 (
                     words.get(entry.target, entry.target),
@@ -81,7 +70,7 @@ def print_similarity(
                 )
                 for entry in analysis.clusters
             ],
-            caption=f"Categories permuted among {group_words}, sites as whole {group_words}, else within sites. "
+            caption=f"By chance: categories permuted among {group_words} within sites, sites among whole {group_words}. "
             "Intervals take the clusters as found.",
         )
 
