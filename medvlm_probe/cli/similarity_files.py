@@ -70,8 +70,8 @@ def print_similarity(
                 )
                 for entry in analysis.clusters
             ],
-            caption=f"By chance: categories permuted among {group_words} within sites, sites among whole {group_words}. "
-            "Intervals take the clusters as found.",
+            caption=f"By chance: categories permuted among {group_words} within sites, sites among whole "
+            f"{group_words}. Intervals take the clusters as found.",
         )
 
 
