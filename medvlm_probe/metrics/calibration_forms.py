@@ -94,7 +94,7 @@ FORMS: Mapping[str, FormKind] = {
     "ace": FormKind(lambda c, bins: binned_form(c, bins, "mass"), least_of_either=10),
     "mce": FormKind(maximum_form, least_in_bin=10),
     "ece_kde": FormKind(lambda c, _: kernel_form(c), least_of_either=30),
-    "smooth_ece": FormKind(lambda c, _: smooth_form(c)),
+    "smooth_ece": FormKind(lambda c, _: smooth_form(c), least_of_either=10),
 }
 """The calibration errors that are sizes of mean residuals."""
 
