@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,6 @@ from medvlm_probe.metrics.intervals import (
     binomial_variance,
     effective_size,
     jackknife_interval,
-    jackknife_variance,
     score_interval,
 )
 from medvlm_probe.metrics.permutation import NullBand, null_band
@@ -37,9 +36,6 @@ FEWEST_GROUPS = 20
 
 FEWEST_GROUPS_FOR_LOG = 50
 """Below so many groups the interval of the negative log likelihood, whose terms are skewed, is marked unreliable."""
-
-FEWEST_DEGREES_FOR_LOG = 10.0
-"""The same below so many degrees of freedom: few costly errors carry the mean."""
 
 
 @dataclass(frozen=True)
@@ -186,16 +182,16 @@ def log_mean(terms: FloatArray, groups: IntArray) -> Estimate:
 def skewed_mean(value: float, without: FloatArray, n: int) -> Estimate:
     """Return a mean of skewed terms of at least 0 with its jackknife interval on the log scale.
 
-    Unreliable where few groups carry the variance: with under 10 degrees of freedom it covers 80 to 90 %.
+    In simulations of 200 and 2,000 images it covers 90 to 99 %, and 85 % at worst: at 200 images where nearly all
+    confidences are extreme and few costly errors carry the mean. A stricter rule by the degrees of freedom would keep
+    the samples that happen to lack those errors, which are the ones that mislead.
 
     Args:
         value: the mean.
         without: the mean without each group, (G,).
         n: images behind it.
     """
-    found = jackknife_interval(value, without, n=n, transform="log", min_groups=FEWEST_GROUPS_FOR_LOG)
-    carried = float(jackknife_variance(without)[1])
-    return replace(found, reliable=found.reliable and carried >= FEWEST_DEGREES_FOR_LOG)
+    return jackknife_interval(value, without, n=n, transform="log", min_groups=FEWEST_GROUPS_FOR_LOG)
 
 
 def risk_coverage_interval(confidence: FloatArray, right: BoolArray, groups: IntArray) -> Estimate:

@@ -110,7 +110,8 @@ def problem_of(
     given = np.arange(len(p)) if groups is None else np.asarray(groups)
     if given.shape != (len(p),):
         raise InputError(f"Groups of shape {given.shape} given for {len(p):,} images: one each is expected.")
-    owners, codes = given[found.kept], np.unique(given[found.kept], return_inverse=True)[1].astype(np.int64)
+    owners = given[found.kept].astype(np.int64)
+    codes = np.unique(owners, return_inverse=True)[1].astype(np.int64)
     known = BINARY_METRICS if p.ndim == 1 else CLASS_METRICS
     for name in metrics or ():
         if name not in known:

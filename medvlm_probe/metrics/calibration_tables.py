@@ -85,7 +85,7 @@ def reliability_bins(
         inside = bins == b
         codes = np.unique(own[inside], return_inverse=True)[1]
         counts = np.bincount(codes).astype(np.float64)
-        hits = np.bincount(codes, weights=y[inside].astype(np.float64))
+        hits = np.bincount(codes, weights=y[inside].astype(np.float64)).astype(np.float64)
         groups_in[b] = len(counts)
         mean[b], frequency[b] = c[inside].mean(), y[inside].mean()
         low[b], high[b] = proportion_bounds(hits, counts)
