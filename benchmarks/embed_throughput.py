@@ -202,7 +202,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model, transform = build()
-        small = compare_small(model, transform, folder, 32 if quick else 384, 1 if quick else 3)
+        small = compare_small(model, transform, folder, 32 if quick else 320, 1 if quick else 3)
         large = compare_large(model, folder, 8 if quick else 32, 1 if quick else 3)
     FIGURES.mkdir(parents=True, exist_ok=True)
     path = FIGURES / ("embed_throughput_quick.json" if quick else "embed_throughput.json")
