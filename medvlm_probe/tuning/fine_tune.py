@@ -57,8 +57,8 @@ def fine_tune(
 ) -> FineTuned:
     """Return a fine-tuned copy of a model; the model itself is not changed.
 
-    Killed at any moment, the same call goes on from the checkpoint in `folder`, and ends with the same weights, but for
-    rounding, at equal device, precision and threads.
+    Killed at any moment, the same call goes on from the checkpoint in `folder`, and ends with the same weights at equal
+    device, precision and threads.
 
     Args:
         model: an open_clip, CLIP or MedCLIP model.

@@ -13,7 +13,7 @@ from medvlm_probe.types import finite_or_none
 
 @dataclass(frozen=True)
 class FineTuneSettings:
-    """Settings of a training; equal ones give equal weights, but for rounding, on equal devices, threads and precision.
+    """Settings of a training; equal ones give equal bytes on equal devices, threads and precision.
 
     Attributes:
         epochs: most passes over the training images.
