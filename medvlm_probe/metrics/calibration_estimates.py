@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ from medvlm_probe.types import BoolArray, Estimate, FloatArray, IntArray, finite
 FEWEST_GROUPS = 20
 """Below so many groups the intervals of calibration errors are marked unreliable."""
 
-FEWEST_GROUPS_FOR_LOG = 50
+FEWEST_GROUPS_FOR_LOG = 100
 """Below so many groups the interval of the negative log likelihood, whose terms are skewed, is marked unreliable."""
 
 
@@ -182,16 +182,18 @@ def log_mean(terms: FloatArray, groups: IntArray) -> Estimate:
 def skewed_mean(value: float, without: FloatArray, n: int) -> Estimate:
     """Return a mean of skewed terms of at least 0 with its jackknife interval on the log scale.
 
-    In simulations of 200 and 2,000 images it covers 90 to 99 %, and 85 % at worst: at 200 images where nearly all
-    confidences are extreme and few costly errors carry the mean. A stricter rule by the degrees of freedom would keep
-    the samples that happen to lack those errors, which are the ones that mislead.
+    From 100 groups on it covers 92 % or more in every design simulated, with 50 to 75 groups 80 to 95 %. Whether it is
+    reliable goes by the number of groups alone: the variance's degrees of freedom in the sample at hand would keep the
+    samples that happen to lack the few costly errors that carry the mean, and those mislead.
 
     Args:
         value: the mean.
         without: the mean without each group, (G,).
         n: images behind it.
     """
-    return jackknife_interval(value, without, n=n, transform="log", min_groups=FEWEST_GROUPS_FOR_LOG)
+    found = jackknife_interval(value, without, n=n, transform="log")
+    defined = math.isfinite(found.low) and found.low < found.high
+    return replace(found, reliable=defined and len(without) >= FEWEST_GROUPS_FOR_LOG)
 
 
 def risk_coverage_interval(confidence: FloatArray, right: BoolArray, groups: IntArray) -> Estimate:

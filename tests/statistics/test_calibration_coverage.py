@@ -19,6 +19,7 @@ CLAIM = 0.92
 BINNED = ("ece", "ace", "mce")
 SCORES = ("brier", "nll", "calibration_in_the_large", "overconfidence", "sure_errors", "risk_coverage")
 KERNELS = ("ece_kde", "smooth_ece")
+LAYOUTS = [(n, correlation) for n in (50, 200, 2000) for correlation in (0.0, 0.5)]
 SOME_LAYOUTS = [(50, 0.5), (200, 0.0), (2000, 0.5)]
 
 
@@ -39,21 +40,22 @@ def test_intervals_cover_where_they_claim_to(confidences: str, n: int, correlati
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "correlation"), [(200, 0.0), (200, 0.5)])
+@pytest.mark.parametrize(("n", "correlation"), LAYOUTS)
 @pytest.mark.parametrize("confidences", ["top label", "probability", "rare label", "sure"])
 @pytest.mark.parametrize("chances", CHANCES)
 def test_intervals_cover_in_every_design(confidences: str, chances: str, n: int, correlation: float) -> None:
     design = Answers(confidences, chances, n, correlation)
-    for name, found in estimates(design, BINNED + SCORES, 60, np.random.default_rng(n)).items():
+    for name, found in estimates(design, BINNED + SCORES, 40, np.random.default_rng(n)).items():
         assert_covers(found, truths(confidences, chances)[name], f"{name}, {design}")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("chances", ["calibrated", "over-confident"])
-def test_kernel_intervals_cover_where_they_claim_to(chances: str) -> None:
+@pytest.mark.parametrize(("n", "correlation"), SOME_LAYOUTS)
+@pytest.mark.parametrize("chances", ["calibrated", "over-confident", "under-confident"])
+def test_kernel_intervals_cover_where_they_claim_to(chances: str, n: int, correlation: float) -> None:
     for confidences in ("top label", "rare label"):
-        n, design = 200, Answers(confidences, chances, 200, 0.5)
-        for name, found in estimates(design, KERNELS, 20, np.random.default_rng(n)).items():
+        design = Answers(confidences, chances, n, correlation)
+        for name, found in estimates(design, KERNELS, 12, np.random.default_rng(n)).items():
             assert_covers(found, truths(confidences, chances)[name], f"{name}, {design}")
 
 
