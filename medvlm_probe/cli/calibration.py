@@ -129,6 +129,7 @@ def calibration(
         compute = Compute.parse(device, precision, batch_size, workers, max_failures)
         loaded = load_cohort(cohort, uncertainty=uncertainty, splits=splits)
         needed = evaluated_rows(loaded, split, fit_from)
+        needed.warn(output, loaded.group_kind)
         kind = "softmax" if loaded.card.task == "single_label" else "logit"
         tasks = [(f"zero-shot, {prompts}", resolve_task(loaded, prompts, label, kind))]
         tasks += [(f"tuned, {Path(f).name}", resolve_task(loaded, f"tuned:{f}", label, kind)) for f in tuned or ()]
@@ -141,6 +142,7 @@ def calibration(
         extra = {"seen_in_training": done.seen.to_json()}
         facts |= done.provenance() | {"logit_scale": logit_scale or done.model.logit_scale}
     rows = evaluated_rows(everything, split, fit_from)
+    rows.warn(output, everything.group_kind)
     shown = everything.select(rows.shown)
     methods = _methods(everything, candidates, rows.shown, rows.chosen_on, fit_from, chosen)
     found = compare_calibration(methods, shown, seed=seed)

@@ -164,18 +164,32 @@ def embed_cohort(output: Output, cohort: Cohort, model_name: str, compute: Compu
 
 @dataclass(frozen=True)
 class EvaluatedRows:
-    """Masks over a cohort: the images that results are shown for, and those that choices are made on."""
+    """Masks over a cohort: the images that results are shown for, and those that choices are made on.
+
+    `n_left_out` images of the split that choices are made on take no part: their patient is among those shown.
+    """
 
     shown: BoolArray
     chosen_on: BoolArray
+    n_left_out: int = 0
+
+    def warn(self, output: Output, kind: str) -> None:
+        """Say how many images were left out, where there are some; `kind` is what a group is."""
+        if self.n_left_out:
+            output.warn(
+                f"{self.n_left_out:,} images were not used for choices: their {kind} is among those shown. The splits "
+                "share patients; 'cohort check' lists them."
+            )
 
 
 def evaluated_rows(cohort: Cohort, split: str | None, chosen_on: str | None) -> EvaluatedRows:
     """Return which images results are shown for: the named split, else all but those that choices are made on.
 
+    Nothing is chosen on images whose patient is shown, whatever the splits say.
+
     Raises:
         UnknownNameError: no such split.
-        InputError: both are the same split, the cohort has no splits, or nothing is left to show.
+        InputError: both are the same split, the cohort has no splits, or nothing is left to show or to choose on.
     """
     import numpy as np
 
@@ -195,7 +209,14 @@ def evaluated_rows(cohort: Cohort, split: str | None, chosen_on: str | None) -> 
     shown = ~choices if split is None else splits == split
     if not shown.any():
         raise InputError(f"All images are in split '{chosen_on}', so none is left to show results for.")
-    return EvaluatedRows(shown, choices)
+    groups = cohort.groups()
+    leaking = choices & np.isin(groups, groups[shown])
+    if chosen_on is not None and not (choices & ~leaking).any():
+        raise InputError(
+            f"Every {cohort.group_kind} of split '{chosen_on}' is among those shown, so nothing can be chosen on it. "
+            "Make splits that share none: medvlm-probe cohort split."
+        )
+    return EvaluatedRows(shown, choices & ~leaking, int(leaking.sum()))
 
 
 def largest_site(cohort: Cohort) -> str | None:

@@ -147,6 +147,7 @@ def zero_shot(
         loaded = load_cohort(cohort, uncertainty=uncertainty, splits=splits)
         task = resolve_task(loaded, prompts, label, score)
         needed = evaluated_rows(loaded, split, threshold_from)
+        needed.warn(output, loaded.group_kind)
         run = open_run("zero-shot", resolved_config(context), out)
         if task.left_out:
             output.warn(f"Prompt set '{task.prompts.name}' has no prompts for {', '.join(task.left_out)}: left out.")
@@ -159,7 +160,7 @@ def zero_shot(
             facts["prompts"] = _taught_by(output, task.prompts.tuned, done)
         paths = write_quarantine(run, done.embedded)
 
-    analysis, shown, shown_scores = _analysed(everything, all_scores, split, threshold_from, threshold_rule)
+    analysis, shown, shown_scores = _analysed(output, everything, all_scores, split, threshold_from, threshold_rule)
     if by is None and analysis.by_site:
         output.say("The cohort has several sites: --by site shows each apart. All are in the files.")
     words = {name: shown.card.words(name) for name in shown_scores.labels}
@@ -224,13 +225,14 @@ def scores_from_file(
 
 
 def _analysed(
-    everything: Cohort, scores: Scores, split: str | None, threshold_from: str | None, rule: str
+    output: Output, everything: Cohort, scores: Scores, split: str | None, threshold_from: str | None, rule: str
 ) -> tuple[PerformanceAnalysis, Cohort, Scores]:
     from medvlm_probe.cli.steps import evaluated_rows
     from medvlm_probe.zero_shot.performance import analyse_performance, label_frequencies
     from medvlm_probe.zero_shot.thresholds import choose_thresholds
 
     rows = evaluated_rows(everything, split, threshold_from)
+    rows.warn(output, everything.group_kind)
     shown, shown_scores = everything.select(rows.shown), scores.rows(rows.shown)
     if threshold_from is None:
         return analyse_performance(shown_scores, shown), shown, shown_scores

@@ -168,6 +168,30 @@ def test_scores_are_matched_to_a_manifest(run: Run, tmp_path: Path) -> None:
     assert "30 images have scores" in done.err
 
 
+def test_nothing_is_chosen_on_images_of_patients_that_are_shown(run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"image": [f"{i}.png" for i in range(60)], "edema": (rng.random(60) < 0.4).astype(int)})
+    table["split"] = ["a"] * 30 + ["b"] * 30
+    table["patient"] = [f"p{i % 40}" for i in range(60)]
+    scores = table[["image", "edema"]].assign(edema=rng.normal(size=60))
+    scores.to_csv(tmp_path / "scores.csv", index=False)
+    shared = set(table["patient"][30:]) & set(table["patient"][:30])
+    table.to_csv(tmp_path / "leaky.csv", index=False)
+    clean = table[~((table["split"] == "a") & table["patient"].isin(shared))]
+    clean.to_csv(tmp_path / "clean.csv", index=False)
+    leaky, wanted = (
+        run("zero-shot", "--scores", "scores.csv", "--cohort", name, "--threshold-from", "a", "--json")
+        for name in ("leaky.csv", "clean.csv")
+    )
+    assert leaky.json["labels"] == wanted.json["labels"]
+    assert "20 images were not used for choices" in leaky.err
+    assert "not used" not in wanted.err
+    table.assign(patient="p").to_csv(tmp_path / "one.csv", index=False)
+    refused = run("zero-shot", "--scores", "scores.csv", "--cohort", "one.csv", "--threshold-from", "a")
+    assert refused.code == 2
+    assert "nothing can be chosen on it" in refused.err
+
+
 @pytest.mark.slow
 def test_real_outputs_with_their_own_truth(run: Run, shared_dir: Path, tmp_path: Path) -> None:
     file = shared_dir / "real_cxr/iu_xray/model_outputs/biomedclip_finetuned.csv"
