@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from medvlm_probe.cohort.cohort import Cohort, resolve_labels
 from medvlm_probe.cohort.labels import DOMAINS, display_name
 from medvlm_probe.errors import InputError, ProbeError, unknown_name
+from medvlm_probe.metrics.classification import any_present
 
 KINDS = ("label", "site", "abnormal", "domain")
 NO_FINDING = "no_finding"
@@ -93,7 +93,7 @@ def _abnormal(cohort: Cohort) -> Colouring:
     """Normal is what "no finding" says; where it says nothing, a finding makes an image abnormal. Without that label,
     an image is normal where all labels are known to be absent."""
     findings = [label for label in cohort.labels if label not in {NO_FINDING, *DOMAINS["device"]}]
-    found = any_known_present(cohort.targets(findings)) if findings else np.full(len(cohort), np.nan)
+    found = any_present(cohort.targets(findings)) if findings else np.full(len(cohort), np.nan)
     if NO_FINDING in cohort.labels:
         normal = cohort.targets([NO_FINDING])[:, 0]
         abnormal = np.where(np.isnan(normal), np.where(found == 1, 1.0, np.nan), 1.0 - normal)
@@ -110,11 +110,5 @@ def _domains(cohort: Cohort) -> Colouring:
     if not members:
         known = ", ".join(label for labels in DOMAINS.values() for label in labels)
         raise InputError(f"Cohort '{cohort.name}' has no label of any domain ({known}).")
-    table = pd.DataFrame({domain: any_known_present(cohort.targets(labels)) for domain, labels in members.items()})
+    table = pd.DataFrame({domain: any_present(cohort.targets(labels)) for domain, labels in members.items()})
     return Colouring("domain", table, panels=True, words={domain: display_name(domain) for domain in members})
-
-
-def any_known_present(labels: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return 1 where any label of a row (n, L) is 1, 0 where all are 0, and NaN where that is not known."""
-    unknown = np.isnan(labels).any(axis=1)
-    return np.where((labels == 1).any(axis=1), 1.0, np.where(unknown, np.nan, 0.0))

@@ -24,6 +24,7 @@ from medvlm_probe.metrics.intervals import (
     binomial_variance,
     effective_size,
     jackknife_interval,
+    mean_without_groups,
     score_interval,
 )
 from medvlm_probe.metrics.permutation import NullBand, null_band
@@ -171,12 +172,10 @@ def supports(kind: FormKind, confidence: FloatArray, correct: BoolArray, n_bins:
 
 def log_mean(terms: FloatArray, groups: IntArray) -> Estimate:
     """Return the mean of terms of at least 0 with a jackknife interval on the log scale."""
-    codes = np.unique(groups, return_inverse=True)[1]
-    sums, counts = np.bincount(codes, weights=terms), np.bincount(codes)
-    if len(counts) < 2:
-        return Estimate(float(terms.mean()), math.nan, math.nan, len(terms), len(counts), "one group", reliable=False)
-    without = (sums.sum() - sums) / (counts.sum() - counts)
-    return skewed_mean(float(terms.mean()), without, len(terms))
+    value, without = mean_without_groups(terms, groups)
+    if len(without) < 2:
+        return Estimate(value, math.nan, math.nan, len(terms), len(without), "one group", reliable=False)
+    return skewed_mean(value, without, len(terms))
 
 
 def skewed_mean(value: float, without: FloatArray, n: int) -> Estimate:

@@ -151,6 +151,11 @@ def micro_estimates(labels: ArrayLike, predictions: ArrayLike, groups: IntArray)
     return _threshold_estimates(y[known] == 1, np.asarray(predictions, dtype=bool)[known], spread)
 
 
+def any_present(labels: FloatArray) -> NDArray[np.float64]:
+    """Return 1 where any label of a row (n, k) is 1, 0 where all are 0, and NaN where that is not known."""
+    return np.where((labels == 1).any(axis=1), 1.0, np.where(np.isnan(labels).any(axis=1), np.nan, 0.0))
+
+
 def checked_groups(groups: IntArray, n: int) -> NDArray[np.int64]:
     """Return group codes 0..G-1, (n,); raises InputError."""
     given = np.asarray(groups)

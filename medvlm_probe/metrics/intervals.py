@@ -122,6 +122,29 @@ def jackknife_interval(
     return Estimate(float(value), low, high, n, counted, method, reliable=bool(reliable))
 
 
+def mean_without_groups(values: FloatArray, groups: IntArray) -> tuple[float, FloatArray]:
+    """Return the mean of values (n,) and its value without each group, (G,), NaN where nothing would be left."""
+    codes = np.unique(np.asarray(groups), return_inverse=True)[1]
+    sums, counts = np.bincount(codes, weights=values), np.bincount(codes)
+    left = counts.sum() - counts
+    without = np.where(left > 0, (sums.sum() - sums) / np.maximum(left, 1), np.nan)
+    return (float(np.mean(values)) if len(values) else math.nan), without
+
+
+def paired_mean(differences: FloatArray, groups: IntArray) -> Estimate:
+    """Return the mean of differences between two sides on the same images, with the group jackknife's interval.
+
+    What varies between paired sides is small; a working variance for the means themselves would swamp it.
+
+    Args:
+        differences: one an image, NaN where undefined, (n,).
+        groups: (n,).
+    """
+    defined = ~np.isnan(differences)
+    value, without = mean_without_groups(differences[defined], np.asarray(groups)[defined])
+    return jackknife_interval(value, without, n=int(defined.sum()))
+
+
 def _identity(x: Any) -> Any:
     return x
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medvlm_probe.errors import InputError
-from medvlm_probe.metrics.intervals import binomial_variance, effective_size, score_interval
+from medvlm_probe.metrics.intervals import binomial_variance, effective_size, mean_without_groups, score_interval
 from medvlm_probe.metrics.proportions import proportion
 from medvlm_probe.types import BoolArray, Estimate, FloatArray, IntArray
 
@@ -183,13 +183,11 @@ def bounded_mean(values: FloatArray, groups: IntArray, bounds: tuple[float, floa
     if not defined.any() or bounds[0] == bounds[1]:
         value = _mean(values)
         return Estimate(value, value, value, int(defined.sum()), 0, "undefined" if math.isnan(value) else method)
-    kept, codes = values[defined], np.unique(np.asarray(groups)[defined], return_inverse=True)[1]
-    sums, counts = np.bincount(codes, weights=kept), np.bincount(codes).astype(np.float64)
-    n_left = counts.sum() - counts
-    without = _ratio(sums.sum() - sums, n_left, n_left > 0)
-    value = float(np.clip(kept.mean(), *bounds))
+    kept, owners = values[defined], np.asarray(groups)[defined]
+    mean, without = mean_without_groups(kept, owners)
+    value = float(np.clip(mean, *bounds))
     return score_interval(
-        value, without, binomial_variance(effective_size(codes)), n=len(kept), method=method, bounds=bounds
+        value, without, binomial_variance(effective_size(owners)), n=len(kept), method=method, bounds=bounds
     )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from medvlm_probe.cohort.cohort import Cohort
 from medvlm_probe.metrics.baselines import NO_FINDING, chance_rows, prior_rows
-from medvlm_probe.metrics.intervals import jackknife_interval
+from medvlm_probe.metrics.intervals import jackknife_interval, paired_mean
 from medvlm_probe.metrics.legacy_separability import legacy_separability
 from medvlm_probe.metrics.legacy_study import legacy_study
 from medvlm_probe.metrics.macro import macro_f1_without_groups
@@ -268,17 +268,8 @@ def _claims(
 
 
 def _claim(text: str, differences: NDArray[np.float64], groups: IntArray) -> Claim:
-    """Return a claim on the mean of paired differences, one an image, NaN where undefined.
-
-    The interval is the group jackknife's: the images are the same on both sides, so what varies is small, and a working
-    variance for unpaired means would swamp it.
-    """
-    defined = ~np.isnan(differences)
-    values, codes = differences[defined], np.unique(groups[defined], return_inverse=True)[1]
-    sums, counts = np.bincount(codes, weights=values), np.bincount(codes)
-    without = (sums.sum() - sums) / np.maximum(counts.sum() - counts, 1)
-    value = float(values.mean()) if len(values) else math.nan
-    estimate = jackknife_interval(value, without, n=len(values))
+    """Return a claim on the mean of paired differences, one an image, NaN where undefined."""
+    estimate = paired_mean(differences, groups)
     return Claim(text, estimate, _verdict(estimate))
 
 

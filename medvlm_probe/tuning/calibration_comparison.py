@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,7 @@ from medvlm_probe.metrics.calibration import (
     reliability_bins,
 )
 from medvlm_probe.metrics.calibration_scores import brier_terms, log_terms
-from medvlm_probe.metrics.intervals import jackknife_interval
+from medvlm_probe.metrics.intervals import paired_mean
 from medvlm_probe.metrics.proportions import proportion
 from medvlm_probe.types import Estimate, FloatArray, IntArray, Scores
 
@@ -190,13 +189,5 @@ def _paired(p: FloatArray, first: FloatArray, truth: FloatArray, groups: IntArra
     found = {}
     for metric, terms in (("brier", brier_terms), ("nll", log_terms)):
         ours, theirs = (terms(side, y) for side in sides)
-        found[metric] = _mean_difference(ours - theirs, own)
+        found[metric] = paired_mean(ours - theirs, own)
     return found
-
-
-def _mean_difference(values: NDArray[np.float64], groups: IntArray) -> Estimate:
-    codes = np.unique(groups, return_inverse=True)[1]
-    sums, counts = np.bincount(codes, weights=values), np.bincount(codes)
-    without = (sums.sum() - sums) / np.maximum(counts.sum() - counts, 1)
-    value = float(values.mean()) if len(values) else math.nan
-    return jackknife_interval(value, without, n=len(values))

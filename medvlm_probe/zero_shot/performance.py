@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medvlm_probe.cohort.cohort import Cohort
 from medvlm_probe.cohort.labels import DOMAINS
@@ -17,6 +16,7 @@ from medvlm_probe.metrics.baselines import NO_FINDING, Baseline, baselines
 from medvlm_probe.metrics.classification import (
     METRICS,
     LabelPerformance,
+    any_present,
     exact_match,
     label_performance,
     micro_estimates,
@@ -231,11 +231,6 @@ def _domains(scores: Scores, y: FloatArray, groups: IntArray) -> tuple[LabelPerf
     if not names:
         return ()
     return label_performance(np.stack(truth, axis=1), np.stack(values, axis=1), groups, label_names=names)
-
-
-def any_present(labels: FloatArray) -> NDArray[np.float64]:
-    """Return 1 where any label of a row (n, k) is 1, 0 where all are 0, and NaN where that is not known."""
-    return np.where((labels == 1).any(axis=1), 1.0, np.where(np.isnan(labels).any(axis=1), np.nan, 0.0))
 
 
 def _baseline_json(baseline: Baseline) -> dict[str, Any]:

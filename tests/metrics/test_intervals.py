@@ -19,6 +19,7 @@ from medvlm_probe.metrics.intervals import (
     jackknife_interval,
     jackknife_variance,
     leave_one_out,
+    paired_mean,
     score_bounds,
     score_interval,
 )
@@ -202,3 +203,13 @@ def test_folds_hold_whole_groups_and_spread_them_evenly_in_each_stratum() -> Non
         assert sizes.max() - sizes.min() <= 2
     assert (np.bincount(folds) == 10).all()
     assert set(group_folds(np.array([4, 4, 9]), 10, rng)) == {0, 1}
+
+
+def test_paired_mean_leaves_out_groups_and_undefined_values() -> None:
+    values = np.array([0.1, 0.3, -0.2, np.nan, 0.4, 0.0])
+    groups = np.array([7, 7, 3, 3, 9, 9])
+    without = [np.nanmean(values[groups != g]) for g in (3, 7, 9)]
+    found = paired_mean(values, groups)
+    wanted = jackknife_interval(float(np.nanmean(values)), np.array(without), n=5)
+    assert (found.value, found.low, found.high) == pytest.approx((wanted.value, wanted.low, wanted.high))
+    assert (found.n, found.n_groups) == (5, 3)

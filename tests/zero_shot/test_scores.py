@@ -18,9 +18,10 @@ from medvlm_probe.cohort.cohort import Cohort
 from medvlm_probe.cohort.data_cards import DataCard
 from medvlm_probe.cohort.images import FileImages
 from medvlm_probe.errors import InputError, UnknownNameError
+from medvlm_probe.metrics.classification import any_present
 from medvlm_probe.metrics.legacy_study import legacy_labels, legacy_study, row_min_max
 from medvlm_probe.types import Scores
-from medvlm_probe.zero_shot.performance import analyse_performance, any_present, label_frequencies
+from medvlm_probe.zero_shot.performance import analyse_performance, label_frequencies
 from medvlm_probe.zero_shot.predict import legacy_products, resolve_task, zero_shot_scores
 from medvlm_probe.zero_shot.prompts import LabelPrompts, PromptSet
 from medvlm_probe.zero_shot.scores import prompt_scores
