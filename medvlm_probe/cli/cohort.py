@@ -13,7 +13,6 @@ from medvlm_probe.cli.cohort_split import split_cohort
 from medvlm_probe.cli.options import (
     DeviceOption,
     JsonOption,
-    ModelOption,
     NoColorOption,
     OutOption,
     PhantomFormat,
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from medvlm_probe.cohort.check import CohortCheck
+    from medvlm_probe.cohort.cohort import Cohort
+    from medvlm_probe.embeddings.seen import SeenInTraining
 
 MOST_ROWS = 20
 GROUP_WORDS = {"patient": "patients", "study": "studies"}
@@ -116,7 +117,10 @@ def check(
             "--recipe-sensitivity", help="Also measure how far other windows and scalings move a model's embeddings."
         ),
     ] = False,
-    model: ModelOption = "phantom-clip",
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Also say whether this model declares to have been trained on these images."),
+    ] = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     out: OutOption = None,
@@ -145,14 +149,20 @@ def check(
             workers=n_workers,
             progress=lambda done: show_progress(done, len(loaded), time.monotonic() - start),
         )
-    effects = recipe_sensitivity.measure(output, loaded, model, device, workers) if sensitivity else None
+    seen = None if model is None else _seen(loaded, model)
+    effects = (
+        recipe_sensitivity.measure(output, loaded, model or "phantom-clip", device, workers) if sensitivity else None
+    )
     if as_json:
         extra = {} if effects is None else {"recipe_sensitivity": recipe_sensitivity.sensitivity_json(effects)}
+        extra |= {} if seen is None else {"seen_in_training": seen.to_json()}
         output.json(_check_json(found) | extra)
     else:
         _print_check(output, found)
         if effects is not None:
             recipe_sensitivity.print_sensitivity(output, effects)
+        if seen is not None:
+            output.line(seen.reason)
     if out is not None:
         tables = _tables(found) | ({} if effects is None else {"recipe_sensitivity": effects.table()})
         output.wrote(_write_check(out, tables))
@@ -186,6 +196,15 @@ def export(
     output.say(f"Drawing {len(loaded):,} phantoms of {loaded.source.size} pixels as {image_format} into {out}.")
     export_phantoms(loaded.source.cases, out, format=image_format, size=loaded.source.size)
     output.say(f"Wrote {out / 'manifest.csv'}. Use it: --cohort {out / 'manifest.csv'}")
+
+
+def _seen(cohort: Cohort, model: str) -> SeenInTraining:
+    """Return whether a model declares to have been trained on a cohort's images; the model is not loaded."""
+    from medvlm_probe.cohort.splits import content_keys
+    from medvlm_probe.embeddings.seen import seen_in_training
+    from medvlm_probe.models.training_data import declared_training_data
+
+    return seen_in_training(cohort, model, declared_training_data(model), content_keys(cohort.source))
 
 
 def _tables(found: CohortCheck) -> dict[str, pd.DataFrame]:

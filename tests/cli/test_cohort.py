@@ -85,3 +85,11 @@ def test_manifest_errors_name_rows(run: Run, tmp_path: Path) -> None:
     done = run("cohort", "check", "m.csv")
     assert done.code == 2
     assert "row 2" in done.err
+
+
+def test_check_says_what_a_model_has_seen(run: Run) -> None:
+    done = run("cohort", "check", "phantom:n=2", "--table-only", "--model", "phantom-clip", "--json")
+    assert done.code == 0, done.err
+    assert done.json["seen_in_training"]["n_images"] == 10
+    assert "Same source" in done.json["seen_in_training"]["reason"]
+    assert "seen_in_training" not in run("cohort", "check", "phantom:n=2", "--table-only", "--json").json
