@@ -88,10 +88,9 @@ def separability_row(
     """
     images = images_of(embeddings, labels, groups, label_names=label_names)
     chosen = labels_in_row(images.labels, images.groups)
-    n, n_groups, n_labels = len(images.groups), int(images.groups[-1]) + 1, int(chosen.sum())
+    n_labels = int(chosen.sum())
     if not n_labels:
-        undefined = Estimate(math.nan, math.nan, math.nan, n, n_groups, "no label with enough groups", reliable=False)
-        return dict.fromkeys(QUANTITIES, undefined)
+        return dict.fromkeys(QUANTITIES, _no_label(images))
     images = replace(images, labels=np.ascontiguousarray(images.labels[:, chosen]))
     points = points_of(images.embeddings, space, images.order)
     directions = points if space == "l2" else points_of(images.embeddings, "l2", images.order)
@@ -106,13 +105,61 @@ def separability_row(
         "intra_positive": row.by_group(first.intra_positive.mean(axis=1), "log"),
         "intra_negative": row.by_group(first.intra_negative.mean(axis=1), "log"),
         "inter": row.by_group(first.inter.mean(axis=1), "log"),
-        "ratio": row.by_group((2 * first.inter / (first.intra_positive + first.intra_negative)).mean(axis=1)),
+        "ratio": row.by_group(first.mean_ratio()),
         "silhouette": row.by_fold(_silhouettes(directions, images, marks, folds), -1.0),
         "davies_bouldin": _davies_bouldin(row.by_group(_separation(second))),
         "fisher_ratio": row.by_group(_fisher_ratio(second)),
         "knn_accuracy": row.by_fold(neighbour_accuracy(neighbours, images.labels, folds), 0.0),
         "probe_accuracy": row.by_fold(probe_accuracy(points.exact(slice(None)), images.labels, folds), 0.0),
     }
+
+
+def ratio_difference(
+    embeddings: ArrayLike, others: ArrayLike, labels: ArrayLike, groups: ArrayLike | None = None, *, space: Space = "l2"
+) -> Estimate:
+    """Return by how much the ratio of `separability_row` differs between two embeddings of the same images.
+
+    Above 0 labels lie farther apart in the first. The interval is a group jackknife of the difference itself, so what
+    both share cancels.
+
+    Args:
+        embeddings, others: image vectors before normalisation, (n, d) and (n, e).
+        labels, groups, space: as in `separability_row`.
+
+    Raises:
+        InputError: as `class_distances`.
+    """
+    ratios = []
+    for vectors in (embeddings, others):
+        images = images_of(vectors, labels, groups)
+        images = replace(
+            images, labels=np.ascontiguousarray(images.labels[:, labels_in_row(images.labels, images.groups)])
+        )
+        if not images.labels.shape[1]:
+            n_groups = int(images.groups[-1]) + 1
+            return Estimate(
+                math.nan,
+                math.nan,
+                math.nan,
+                len(images.groups),
+                n_groups,
+                "no label with enough groups",
+                reliable=False,
+            )
+        points, marks = points_of(images.embeddings, space, images.order), label_marks(images.labels)
+        rows = RowSums(marks.columns)
+        for block in distance_blocks(points, images.groups, block_size=BLOCK_SIZE):
+            block.clear_same_group()
+            rows.update(block)
+        ratios.append(_LeaveOneOut.of(images, marks, rows.sums * points.unit).mean_ratio())
+    difference = ratios[0] - ratios[1]
+    n_scarce = _Row(images, images.labels.shape[1]).n_scarce
+    return jackknife_interval(float(difference[0]), difference[1:], n=len(images.groups), n_scarce=n_scarce)
+
+
+def _no_label(images: Images) -> Estimate:
+    n, n_groups = len(images.groups), int(images.groups[-1]) + 1
+    return Estimate(math.nan, math.nan, math.nan, n, n_groups, "no label with enough groups", reliable=False)
 
 
 @dataclass(frozen=True)
@@ -177,6 +224,10 @@ class _LeaveOneOut:
             ]
             columns.append([*means, _prevalence(found)])
         return cls(*(np.stack(part, axis=1) for part in zip(*columns, strict=True)))
+
+    def mean_ratio(self) -> NDArray[np.float64]:
+        """Return the mean over labels of inter over the mean of both intra, (1 + G,)."""
+        return np.asarray((2 * self.inter / (self.intra_positive + self.intra_negative)).mean(axis=1))
 
 
 def _prevalence(sums: PairSums) -> NDArray[np.float64]:

@@ -5,26 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from medvlm_probe.cohort.cohort import Cohort
-from medvlm_probe.metrics.baselines import NO_FINDING, chance_rows, prior_rows
-from medvlm_probe.metrics.intervals import jackknife_interval, paired_mean
 from medvlm_probe.metrics.legacy_separability import legacy_separability
 from medvlm_probe.metrics.legacy_study import legacy_study
-from medvlm_probe.metrics.macro import macro_f1_without_groups
-from medvlm_probe.metrics.ranking import ranking_rows
 from medvlm_probe.metrics.separability import ClassDistances, class_distances
 from medvlm_probe.metrics.separation_scores import separability_row
+from medvlm_probe.report.radiology_claims import Claim, study_claims
 from medvlm_probe.report.radiology_settings import FINE_TUNED, LINEAR_PROBE, ZERO_SHOT, Setting
-from medvlm_probe.types import BoolArray, Estimate, FloatArray, IntArray
+from medvlm_probe.types import Estimate, FloatArray, IntArray
 from medvlm_probe.zero_shot.performance import PerformanceAnalysis, analyse_performance
-
-Verdict = Literal["holds", "does not hold", "cannot be told"]
 
 PUBLISHED: dict[str, dict[str, float]] = {
     ZERO_SHOT: {
@@ -56,21 +51,6 @@ PUBLISHED: dict[str, dict[str, float]] = {
     },
 }
 """The study's table, of BiomedCLIP on IU-Xray (Sadman, Zulkernine and Kwan 2025, README of its code)."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A statement that the study makes or that its table suggests, and what the images shown say of it.
-
-    Attributes:
-        text: the statement.
-        difference: of the two sides on the same images; above 0 speaks for the statement.
-        verdict: `holds` or `does not hold` where the 95 % interval excludes 0, else `cannot be told`.
-    """
-
-    text: str
-    difference: Estimate
-    verdict: Verdict
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +125,7 @@ def radiology_study(
         rows += _corrected_rows(setting, analyses[setting.name], found, separation)
         rows += _legacy_rows(setting, targets, groups, labels, seed, compare_with_published)
     rows += _baseline_rows(analyses[settings[0].name])
-    claims = _claims(settings, targets, groups, labels, prior, distances)
+    claims = study_claims(settings, targets, groups, prior)
     return RadiologyStudy(pd.DataFrame(rows), analyses, distances, claims, n_train, n_calib, len(shown))
 
 
@@ -201,111 +181,6 @@ def _baseline_rows(analysis: PerformanceAnalysis) -> list[dict[str, object]]:
         if math.isfinite(baseline.macro_f1):
             rows.append(_plain(baseline.name, "corrected", "macro_f1", baseline.macro_f1))
     return rows
-
-
-def _claims(
-    settings: Sequence[Setting],
-    targets: FloatArray,
-    groups: IntArray,
-    labels: Sequence[str],
-    prior: Mapping[str, float],
-    distances: Mapping[str, tuple[ClassDistances, ...]],
-) -> tuple[Claim, ...]:
-    by_name = {setting.name: setting for setting in settings}
-    lrap = {name: ranking_rows(targets, s.scores.values).average_precision for name, s in by_name.items()}
-    chance = chance_rows(targets).average_precision
-    known_prior = np.array([prior.get(label, 0.0) for label in labels])
-    prior_lrap = prior_rows(targets, known_prior).average_precision
-    found = [
-        _claim("Zero-shot ranks labels better than chance (LRAP)", lrap[ZERO_SHOT] - chance, groups),
-        _claim("Zero-shot ranks labels better than their frequencies do (LRAP)", lrap[ZERO_SHOT] - prior_lrap, groups),
-    ]
-    found += [
-        _claim(f"{words} ranks labels better than their frequencies do (LRAP)", lrap[name] - prior_lrap, groups)
-        for name, words in ((LINEAR_PROBE, "A linear probe"), (FINE_TUNED, "The fine-tuned model"))
-        if name in lrap
-    ]
-    if LINEAR_PROBE in lrap:
-        found.append(
-            _claim(
-                "A linear probe ranks labels better than zero-shot (LRAP)", lrap[LINEAR_PROBE] - lrap[ZERO_SHOT], groups
-            )
-        )
-    if FINE_TUNED in lrap and LINEAR_PROBE in lrap:
-        found.append(
-            _claim(
-                "Fine-tuning ranks labels better than a linear probe (LRAP)",
-                lrap[FINE_TUNED] - lrap[LINEAR_PROBE],
-                groups,
-            )
-        )
-    everything = np.ones(targets.shape, dtype=bool)
-    for name, words in ((ZERO_SHOT, "Zero-shot"), (LINEAR_PROBE, "The linear probe"), (FINE_TUNED, "Fine-tuning")):
-        if name in by_name:
-            decided = _decided(by_name[name])
-            found.append(
-                _f1_claim(
-                    f"{words} at chosen thresholds beats predicting every label (macro-F1)",
-                    targets,
-                    decided,
-                    everything,
-                    groups,
-                )
-            )
-    if NO_FINDING in labels:
-        column = list(labels).index(NO_FINDING)
-        only_normal = np.zeros(targets.shape, dtype=bool)
-        only_normal[:, column] = True
-        for name, words in ((ZERO_SHOT, "Zero-shot"), (LINEAR_PROBE, "The linear probe"), (FINE_TUNED, "Fine-tuning")):
-            if name in by_name:
-                ours, always = (_exact(targets, p) for p in (_decided(by_name[name]), only_normal))
-                found.append(
-                    _claim(f'{words} gets more images wholly right than "No finding" always', ours - always, groups)
-                )
-    if FINE_TUNED in distances:
-        found.append(_ratio_claim(distances[FINE_TUNED], distances[ZERO_SHOT]))
-    return tuple(found)
-
-
-def _claim(text: str, differences: NDArray[np.float64], groups: IntArray) -> Claim:
-    """Return a claim on the mean of paired differences, one an image, NaN where undefined."""
-    estimate = paired_mean(differences, groups)
-    return Claim(text, estimate, _verdict(estimate))
-
-
-def _f1_claim(text: str, targets: FloatArray, ours: BoolArray, theirs: BoolArray, groups: IntArray) -> Claim:
-    values, without = zip(*(macro_f1_without_groups(targets, p, groups) for p in (ours, theirs)), strict=True)
-    estimate = jackknife_interval(values[0] - values[1], without[0] - without[1], n=len(targets))
-    return Claim(text, estimate, _verdict(estimate))
-
-
-def _ratio_claim(tuned: Sequence[ClassDistances], frozen: Sequence[ClassDistances]) -> Claim:
-    """Return the claim that labels lie farther apart after fine-tuning: the median difference of their ratios.
-
-    Both are on the same images, and no interval for their difference is known to hold, so none is given.
-    """
-    differences = [a.ratio.value - b.ratio.value for a, b in zip(tuned, frozen, strict=True)]
-    defined = [value for value in differences if math.isfinite(value)]
-    value = float(np.median(defined)) if defined else math.nan
-    method = "median over labels; no interval"
-    estimate = Estimate(value, math.nan, math.nan, len(defined), 0, method, reliable=False)
-    return Claim("Fine-tuning moves labels farther apart (ratio of distances)", estimate, "cannot be told")
-
-
-def _verdict(estimate: Estimate) -> Verdict:
-    if estimate.low > 0:
-        return "holds"
-    return "does not hold" if estimate.high < 0 else "cannot be told"
-
-
-def _decided(setting: Setting) -> NDArray[np.bool_]:
-    limits = np.array([setting.thresholds.values.get(label, math.inf) for label in setting.scores.labels])
-    return np.asarray(setting.scores.values >= limits)
-
-
-def _exact(targets: FloatArray, decided: BoolArray) -> NDArray[np.float64]:
-    known = ~np.isnan(targets).any(axis=1)
-    return np.where(known, ((targets == 1) == decided).all(axis=1).astype(np.float64), np.nan)
 
 
 def _codes(sites: NDArray[Any]) -> NDArray[np.int64]:

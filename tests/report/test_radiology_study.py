@@ -13,7 +13,9 @@ from sklearn.metrics import f1_score
 from medvlm_probe.cohort.cohort import Cohort
 from medvlm_probe.cohort.data_cards import DataCard
 from medvlm_probe.cohort.images import FileImages
+from medvlm_probe.metrics.intervals import jackknife_interval
 from medvlm_probe.metrics.macro import macro_f1, macro_f1_without_groups
+from medvlm_probe.metrics.separation_scores import ratio_difference, separability_row
 from medvlm_probe.report.radiology_settings import FINE_TUNED, LINEAR_PROBE, ZERO_SHOT, Setting
 from medvlm_probe.report.radiology_study import PUBLISHED, RadiologyStudy, radiology_study
 from medvlm_probe.types import Scores
@@ -61,7 +63,8 @@ def test_claims_follow_the_truth(study: RadiologyStudy) -> None:
     assert verdicts["A linear probe ranks labels better than zero-shot (LRAP)"] == "holds"
     assert verdicts["Fine-tuning ranks labels better than a linear probe (LRAP)"] == "cannot be told"
     assert verdicts['Zero-shot gets more images wholly right than "No finding" always'] == "does not hold"
-    assert verdicts["The linear probe at chosen thresholds beats predicting every label (macro-F1)"] == "holds"
+    assert verdicts["A linear probe at chosen thresholds beats predicting every label (macro-F1)"] == "holds"
+    assert verdicts["Fine-tuning moves labels farther apart (ratio of distances)"] == "holds"
 
 
 def test_the_table_has_both_definitions_and_the_published_numbers(study: RadiologyStudy) -> None:
@@ -89,3 +92,18 @@ def test_macro_f1_without_each_group_by_hand() -> None:
         for g in np.unique(groups)
     ]
     np.testing.assert_allclose(without, wanted)
+
+
+def test_the_difference_of_ratios_without_each_group_by_hand() -> None:
+    rng = np.random.default_rng(0)
+    labels = (rng.random((60, 2)) < 0.5).astype(float)
+    groups = np.repeat(np.arange(30), 2)
+    first, second = rng.normal(size=(60, 4)) + 2 * labels[:, :1], rng.normal(size=(60, 6))
+    rows = [separability_row(v, labels, groups, rng=np.random.default_rng(0))["ratio"].value for v in (first, second)]
+    found = ratio_difference(first, second, labels, groups)
+    assert found.value == pytest.approx(rows[0] - rows[1])
+    without = [ratio_difference(*(x[groups != g] for x in (first, second, labels, groups))).value for g in range(30)]
+    wanted = jackknife_interval(found.value, np.array(without), n=60)
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), rel=1e-6)
+    assert found.low > 0
+    assert math.isnan(ratio_difference(first[:4], second[:4], labels[:4], groups[:4]).value)
