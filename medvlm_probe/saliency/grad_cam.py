@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvlm_probe.errors import InputError, unknown_name
+from medvlm_probe.saliency.methods import method_named
 from medvlm_probe.saliency.targets import Target
 
 if TYPE_CHECKING:
@@ -63,7 +65,25 @@ def saliency_maps(
         options: of the method.
 
     Raises:
-        UnknownNameError: no such method, label or layer.
+        UnknownNameError: no such method, label, layer or option.
+        InputError: a layer for a method that takes none.
         ModelError: the method cannot be had on this tower, or the layer's gradients are all zero.
     """
-    raise NotImplementedError
+    import torch
+
+    chosen = method_named(method)
+    if layer is not None and not chosen.takes_layer:
+        raise InputError(f"{chosen.title} takes no layer; leave it out, or choose grad-cam.")
+    for option in options:
+        if option not in chosen.options:
+            raise unknown_name(f"option of {method}", option, chosen.options)
+    wanted = target if labels is None else target.select(labels)
+    function = chosen.load()
+    maps, logits, place = [], [], ""
+    with torch.inference_mode(False):
+        for batch in torch.split(pixels, batch_size):
+            found = function(model, batch, wanted, layer, **options)
+            maps.append(found.maps.detach().float().cpu().numpy())
+            logits.append(found.logits.detach().float().cpu().numpy())
+            place = found.layer
+    return SaliencyMaps(np.concatenate(maps), wanted.labels, method, place, np.concatenate(logits))
