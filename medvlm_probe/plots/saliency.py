@@ -155,7 +155,7 @@ def error_gallery(
         return [line for text in entry.words for line in wrapped(text, pair, max_lines=2)]
 
     def height(line: list[GalleryEntry]) -> float:
-        return max(tile * entry.image.shape[0] / entry.image.shape[1] for entry in line)
+        return max(tile * float(entry.image.shape[0] / entry.image.shape[1]) for entry in line)
 
     def captions_mm(line: list[GalleryEntry]) -> float:
         return max(len(caption(entry)) for entry in line) * LINE_MM + 0.6

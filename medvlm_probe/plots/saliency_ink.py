@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,19 +57,18 @@ def coloured(grey: NDArray[np.floating], values: NDArray[np.floating], limit: fl
     below = np.zeros((*grey.shape, 3))
     below[..., 0] = np.cbrt(np.where(grey <= 0.04045, grey / 12.92, ((grey + 0.055) / 1.055) ** 2.4))
     mixed = (1 - weight) * below + weight * ends
-    linear = np.clip((mixed @ _FROM_OKLAB.T) ** 3 @ _TO_LINEAR.T, 0, 1)
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    linear: NDArray[np.float64] = np.clip((mixed @ _FROM_OKLAB.T) ** 3 @ _TO_LINEAR.T, 0, 1)
+    return np.asarray(np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055))
 
 
-def shrunk(image: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return every k-th mean of a large array (h, w), at most `LARGEST_SHOWN` on its longest side; NaN stays NaN."""
-    step = -(-max(image.shape) // LARGEST_SHOWN)
-    if step == 1:
-        return image
-    height, width = (side // step * step for side in image.shape)
-    blocks = image[:height, :width].reshape(height // step, step, width // step, step)
-    means = blocks.astype(np.float64).mean(axis=(1, 3))
-    return means >= 0.5 if image.dtype == np.bool_ else means.astype(image.dtype)
+def shrunk(array: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the means of blocks of a large array (H, W), at most `LARGEST_SHOWN` on its longest side."""
+    values = array.astype(np.float64)
+    step = -(-max(values.shape) // LARGEST_SHOWN)
+    height, width = (side // step * step for side in values.shape)
+    blocks = values[:height, :width].reshape(height // step, step, width // step, step)
+    means: NDArray[np.float64] = blocks.mean(axis=(1, 3))
+    return means
 
 
 def scale_limit(maps: list[FloatArray]) -> float:
@@ -97,7 +96,7 @@ def draw_map(axes: Axes, image: Pixels, values: FloatArray, limit: float) -> Non
     """Draw a radiograph under its map, with contours (solid for, dashed against), and hatching where the map is NaN."""
     if values.shape != image.shape:
         raise InputError(f"A map of shape {values.shape} does not fit an image of {image.shape}.")
-    small, ground = shrunk(values), shrunk(image).astype(np.float64) / 255
+    small, ground = shrunk(values), shrunk(image) / 255
     extent = _extent(image.shape)
     pixels = np.round(coloured(ground, small, limit) * 255).astype(np.uint8)
     axes.imshow(pixels, aspect="auto", interpolation="antialiased", extent=extent)
@@ -121,7 +120,7 @@ def draw_region(axes: Axes, region: NDArray[np.bool_] | None) -> None:
     small = np.pad(shrunk(region), 1)
     columns, rows = _grid(tuple(side - 2 for side in small.shape), region.shape, margin=1)
     for colour, line_width in (("black", 2.0), (REGION, 1.0)):
-        axes.contour(columns, rows, small.astype(float), levels=[0.5], colors=[colour], linewidths=line_width)
+        axes.contour(columns, rows, small, levels=[0.5], colors=[colour], linewidths=line_width)
 
 
 def draw_bar(page: Page, top: float, limit: float, words: str) -> None:

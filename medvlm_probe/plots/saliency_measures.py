@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medvlm_probe.plots.style import (
     BLUE,
@@ -94,9 +94,9 @@ def localization_figure(
             page.text(left + 4.5, page.top + LINE_MM / 2, settings[name])
             left += 4.5 + text_width(settings[name]) + 4.0
         top = page.top + legend_mm + LINE_MM + 1.0
-        for place, words in enumerate(names):
-            middle = top + (place + 0.5) * row_mm - (len(words) - 1) * LINE_MM / 2
-            page.lines(MARGIN_MM, middle, words)
+        for place, name_lines in enumerate(names):
+            middle = top + (place + 0.5) * row_mm - (len(name_lines) - 1) * LINE_MM / 2
+            page.lines(MARGIN_MM, middle, name_lines)
         for column, (metric, words) in enumerate(metrics.items()):
             left = MARGIN_MM + names_mm + column * (panel_mm + _GAP_MM)
             page.text(
@@ -138,7 +138,7 @@ def _draw_panel(
                 _draw_mark(axes, by_place[label, name], y, *marks[name])
 
 
-def _draw_mark(axes: Axes, record: Mapping[str, float], y: float, colour: str, marker: str) -> None:
+def _draw_mark(axes: Axes, record: Mapping[Any, Any], y: float, colour: str, marker: str) -> None:
     if math.isfinite(record["low"]) and math.isfinite(record["high"]):
         line = "-" if record["reliable"] else (0, (2.0, 1.5))
         axes.plot([record["low"], record["high"]], [y, y], color=colour, linewidth=1.1, linestyle=line, zorder=2)
