@@ -40,6 +40,9 @@ CONFIDENCES: Mapping[str, Callable[[FloatArray], FloatArray]] = {
 }
 """The confidences of standard normal z."""
 
+LAYOUTS = [(n, correlation) for n in (50, 200, 2000) for correlation in (0.0, 0.5)]
+"""Numbers of answers, and their correlation within groups."""
+
 
 @dataclass(frozen=True)
 class Answers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from calibration_simulation import CHANCES, Answers, covered, estimates, truths
+from calibration_simulation import CHANCES, CONFIDENCES, LAYOUTS, Answers, covered, estimates, truths
 from scipy import stats
 
 from medvlm_probe.metrics.calibration import multilabel_calibration
@@ -19,8 +19,13 @@ CLAIM = 0.92
 BINNED = ("ece", "ace", "mce")
 SCORES = ("brier", "nll", "calibration_in_the_large", "overconfidence", "sure_errors", "risk_coverage")
 KERNELS = ("ece_kde", "smooth_ece")
-LAYOUTS = [(n, correlation) for n in (50, 200, 2000) for correlation in (0.0, 0.5)]
 SOME_LAYOUTS = [(50, 0.5), (200, 0.0), (2000, 0.5)]
+SPREAD = [
+    (confidences, list(CHANCES)[(row + column) % len(CHANCES)], *layout)
+    for row, confidences in enumerate(CONFIDENCES)
+    for column, layout in enumerate(LAYOUTS)
+]
+"""Every confidence with every layout and every truth, once each; `analyses/interval_coverage.py` runs all of them."""
 
 
 def assert_covers(found: list[Estimate], truth: float, name: str) -> None:
@@ -40,10 +45,8 @@ def test_intervals_cover_where_they_claim_to(confidences: str, n: int, correlati
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "correlation"), LAYOUTS)
-@pytest.mark.parametrize("confidences", ["top label", "probability", "rare label", "sure"])
-@pytest.mark.parametrize("chances", CHANCES)
-def test_intervals_cover_in_every_design(confidences: str, chances: str, n: int, correlation: float) -> None:
+@pytest.mark.parametrize(("confidences", "chances", "n", "correlation"), SPREAD)
+def test_intervals_cover_across_designs(confidences: str, chances: str, n: int, correlation: float) -> None:
     design = Answers(confidences, chances, n, correlation)
     for name, found in estimates(design, BINNED + SCORES, 40, np.random.default_rng(n)).items():
         assert_covers(found, truths(confidences, chances)[name], f"{name}, {design}")
