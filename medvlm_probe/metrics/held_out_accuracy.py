@@ -74,7 +74,7 @@ def probe_accuracy(vectors: FloatArray, labels: FloatArray, folds: IntArray) -> 
 
     Source: Ledoit and Wolf 2004 (shrinkage); the covariance of all images gives the direction of that within classes.
     """
-    z = _whitened(vectors)
+    z = whitened(vectors)
     n_folds = int(folds.max()) + 1
     sides = [_ClassSums.of(z, labels == side, folds, n_folds) for side in (1, 0)]
     called = np.empty((n_folds + 1, *labels.shape), dtype=bool)  # by what is left out, nothing first
@@ -127,7 +127,7 @@ class _ClassSums:
         return total / np.maximum(n, 1)[:, None], length
 
 
-def _whitened(vectors: FloatArray) -> NDArray[np.float64]:
+def whitened(vectors: FloatArray) -> NDArray[np.float64]:
     """Return vectors in the space where their shrunk covariance is the identity, (n, d)."""
     from sklearn.covariance import ledoit_wolf_shrinkage
 
