@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from medvlm_probe.models.contract import VisionLanguageModel
 
 _BLOCK = re.compile(r"^(?P<blocks>.*\b(?:blocks|resblocks|layers))\.(?P<number>\d+)\.\w+$")
+_STAGE = re.compile(r"\d+|(?:layer|stage)\w*")
 
 
 def module_of(model: VisionLanguageModel) -> nn.Module:
@@ -63,9 +64,9 @@ def candidate_layers(model: VisionLanguageModel) -> Iterator[str]:
     yield own
     path, blocks = transformer_blocks(model)
     if not blocks:
-        parent = own.rpartition(".")[0]
-        children = reversed(list(module_of(model).get_submodule(parent).named_children()))
-        yield from (f"{parent}.{name}" for name, _ in children if f"{parent}.{name}" != own)
+        names = [path for path, _ in module_of(model).named_modules() if path.split(".")[0] == own.split(".")[0]]
+        below = reversed(names[: names.index(own)])
+        yield from (path for path in below if _STAGE.fullmatch(path.rpartition(".")[2]))
         return
     norm = own.rpartition(".")[2]
     for number in reversed(range(len(blocks))):

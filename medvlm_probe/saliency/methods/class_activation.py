@@ -49,17 +49,21 @@ def layers_that_work(model: VisionLanguageModel, pixels: Tensor, target: Target,
     """Return the first layers of the tower, from the top down, whose gradients are not all zero for some pixels."""
     found = []
     for name in candidate_layers(model):
-        recorded = record_pass(model, pixels, target, resolve_layer(model, name))
-        if _reaches(recorded):
+        if _reaches(model, pixels, target, name):
             found.append(name)
         if len(found) == most:
             break
     return found
 
 
-def _reaches(recorded: RecordedPass) -> bool:
-    (gradient,) = torch.autograd.grad(recorded.logits.sum(), recorded.output)
-    return bool(recorded.to_maps(gradient).abs().max() > 0)
+def _reaches(model: VisionLanguageModel, pixels: Tensor, target: Target, name: str) -> bool:
+    """Return whether a layer has maps whose gradients are not all zero."""
+    try:
+        recorded = record_pass(model, pixels, target, resolve_layer(model, name))
+        (gradient,) = torch.autograd.grad(recorded.logits.sum(), recorded.output)
+        return bool(recorded.to_maps(gradient).abs().max() > 0)
+    except ModelError:  # an output without a place in the image
+        return False
 
 
 def _why_zero(model: VisionLanguageModel, pixels: Tensor, target: Target, label: str, layer: str) -> str:
@@ -75,6 +79,6 @@ def _why_zero(model: VisionLanguageModel, pixels: Tensor, target: Target, label:
     works = layers_that_work(model, pixels, one)
     advice = f"Layers that work: {', '.join(works)}." if works else "No layer of the tower works."
     return (
-        f"At layer '{layer}' the gradients of '{label}' are exactly zero at every patch: nothing of the patches goes on "
-        f"to the embedding from there, as above the last attention of a tower with a class token. {advice}"
+        f"At layer '{layer}' the gradients of '{label}' are exactly zero at every patch: nothing of the patches goes "
+        f"on to the embedding from there, as above the last attention of a tower with a class token. {advice}"
     )
