@@ -31,7 +31,7 @@ def inputs(rng: np.random.Generator, centre: np.ndarray | float, n: int = N) -> 
     embeddings = rng.standard_normal((n, D)) * np.linspace(2, 0.3, D) + centre + 1
     weights = np.random.default_rng(5).standard_normal((D, K))
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return OutlierInputs(embeddings, embeddings @ weights, unit @ weights / np.linalg.norm(weights, axis=0))
+    return OutlierInputs(embeddings, embeddings @ weights + 9, unit @ weights / np.linalg.norm(weights, axis=0))
 
 
 def by_hand(name: str, reference: OutlierInputs, classes: np.ndarray, new: OutlierInputs) -> list[float]:
