@@ -17,7 +17,7 @@ import pandas as pd
 from medvlm_probe import runs
 from medvlm_probe.embeddings import precision as precisions
 from medvlm_probe.embeddings.batches import Item, content_keys, load_batches, read_item, split, unique_items
-from medvlm_probe.embeddings.choice import choose_store
+from medvlm_probe.embeddings.choice import Choice, choose_store
 from medvlm_probe.embeddings.forward import NOT_FINITE, Pipeline, Progress, Stopwatch, embed_shards, start_batch_size
 from medvlm_probe.embeddings.store import EmbeddingStore, StoreKey, open_store, shard_name
 from medvlm_probe.embeddings.threads import decoding_pool, default_workers, torch_threads
@@ -126,6 +126,7 @@ def embed(
     cache_dir: Path | None = None,
     progress: Progress | None = None,
     max_failures: float = MAX_FAILURES,
+    checked: bool = False,
 ) -> Embedded:
     """Return the embeddings of a cohort's images, in the order of its rows.
 
@@ -145,6 +146,7 @@ def embed(
         cache_dir: the cache; None: `$MEDVLM_PROBE_CACHE`, else the platform's user cache folder.
         progress: called after each batch.
         max_failures: the most images that may fail: a count (int), or a share of the cohort from 0 to 1 (float).
+        checked: the model's precision, not `auto`, was held against float32 on such images before: it is not again.
 
     Raises:
         TooManyFailuresError: more images failed; what was computed stays in the cache.
@@ -167,8 +169,12 @@ def embed(
         items = unique_items(keys)
         watch.add("hash", started)
         choosing = time.perf_counter()
-        choice = choose_store(
-            items, wanted, means.store_at, pipeline_at, batch_size=size, may_fall_back=precision == "auto"
+        choice = (
+            Choice(means.store_at(wanted), wanted, None)
+            if checked and precision != "auto"
+            else choose_store(
+                items, wanted, means.store_at, pipeline_at, batch_size=size, may_fall_back=precision == "auto"
+            )
         )
         watch.add("check", choosing)
         store = choice.store

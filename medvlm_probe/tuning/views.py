@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlm_probe.embeddings.extract import embed
+from medvlm_probe.embeddings.precision import at_precision
 from medvlm_probe.errors import InputError
 from medvlm_probe.runs import sha256_json
 from medvlm_probe.tuning.augment import augmented
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from medvlm_probe.cohort.cohort import Cohort
     from medvlm_probe.cohort.images import ImageSource
     from medvlm_probe.embeddings.forward import Progress
+    from medvlm_probe.embeddings.precision import Precision
     from medvlm_probe.models.contract import VisionLanguageModel
 
 ViewKind = Literal["clean", "light", "crops"]
@@ -70,7 +72,7 @@ def embed_views(
     model: VisionLanguageModel,
     views: Views,
     *,
-    precision: str,
+    precision: Precision,
     batch_size: int | Literal["auto"] = "auto",
     workers: int | None = None,
     cache_dir: Path | None = None,
@@ -85,24 +87,27 @@ def embed_views(
         cohort: the images, all of which can be read.
         model: not changed.
         views: which.
-        precision: as in `embed`.
+        precision: one of `PRECISIONS`, as chosen (and held against float32) for the clean images. A check of every view
+            would cost more than the view.
         batch_size, workers, cache_dir, progress: as in `embed`.
 
     Raises:
         TooManyFailuresError: an image cannot be read any more.
     """
     kept = replace(cohort, source=KeptImages(cohort.source))
+    lowered = at_precision(model, precision)  # once for all views: embed finds nothing left to convert
     found = []
     for number in range(views.n_views):
         done = embed(
             kept,
-            model if views.kind == "clean" else viewing(model, views, number),
+            lowered if views.kind == "clean" else viewing(lowered, views, number),
             precision=precision,
             batch_size=batch_size,
             workers=workers,
             cache_dir=cache_dir,
             progress=progress,
             max_failures=0,
+            checked=True,
         )
         found.append(done.vectors)
     return np.stack(found)
