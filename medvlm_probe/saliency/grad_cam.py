@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlm_probe.errors import InputError, unknown_name
+from medvlm_probe.saliency.layers import module_of
 from medvlm_probe.saliency.methods import method_named
 from medvlm_probe.saliency.targets import Target
 
@@ -79,10 +80,11 @@ def saliency_maps(
             raise unknown_name(f"option of {method}", option, chosen.options)
     wanted = target if labels is None else target.select(labels)
     function = chosen.load()
+    device = next(module_of(model).parameters()).device
     maps, logits, place = [], [], ""
     with torch.inference_mode(False):
         for batch in torch.split(pixels, batch_size):
-            found = function(model, batch, wanted, layer, **options)
+            found = function(model, batch.to(device), wanted, layer, **options)
             maps.append(found.maps.detach().float().cpu().numpy())
             logits.append(found.logits.detach().float().cpu().numpy())
             place = found.layer

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from medvlm_probe.models.contract import VisionLanguageModel
 
 _BLOCK = re.compile(r"^(?P<blocks>.*\b(?:blocks|resblocks|layers))\.(?P<number>\d+)\.\w+$")
-_STAGE = re.compile(r"\d+|(?:layer|stage)\w*")
+_STAGE = re.compile(r".*\b(?:(?:layer|stage)\d+|(?:blocks|layers|stages)\.\d+)$")
 
 
 def module_of(model: VisionLanguageModel) -> nn.Module:
@@ -66,7 +66,7 @@ def candidate_layers(model: VisionLanguageModel) -> Iterator[str]:
     if not blocks:
         names = [path for path, _ in module_of(model).named_modules() if path.split(".")[0] == own.split(".")[0]]
         below = reversed(names[: names.index(own)])
-        yield from (path for path in below if _STAGE.fullmatch(path.rpartition(".")[2]))
+        yield from (path for path in below if _STAGE.match(path))
         return
     norm = own.rpartition(".")[2]
     for number in reversed(range(len(blocks))):

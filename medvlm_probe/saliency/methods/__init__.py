@@ -64,8 +64,8 @@ METHODS: dict[str, Method] = {
         "Patch-text similarity",
         "patch_text:patch_text",
         "Each patch's token, projected as if it were the image's embedding, and the label's logit of that. Patches' "
-        "tokens were never trained to lie in the shared space, and carry what attention brought from elsewhere: a patch "
-        "can score high for what lies in another place.",
+        "tokens were never trained to lie in the shared space, and carry what attention brought from elsewhere: a "
+        "patch can score high for what lies in another place.",
     ),
     "attention-rollout": Method(
         "Attention rollout",

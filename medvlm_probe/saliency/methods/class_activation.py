@@ -10,7 +10,7 @@ from torch import Tensor
 from medvlm_probe.errors import ModelError
 from medvlm_probe.saliency.layers import candidate_layers, resolve_layer
 from medvlm_probe.saliency.methods import BatchMaps
-from medvlm_probe.saliency.recorded_pass import AboveLayer, RecordedPass, record_pass
+from medvlm_probe.saliency.recorded_pass import AboveLayer, record_pass
 
 if TYPE_CHECKING:
     from medvlm_probe.models.contract import VisionLanguageModel
