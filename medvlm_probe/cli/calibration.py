@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -29,6 +29,7 @@ from medvlm_probe.cli.options import (
     WorkersOption,
 )
 from medvlm_probe.cli.output import Output, interval, make_output, number
+from medvlm_probe.cli.tuning_options import TrainFromOption
 from medvlm_probe.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ WORDS = {
     "nll": "NLL ↓",
     "overconfidence": "Overconfidence",
 }
+SWEEP = "Sweep over tuned prompts"
 MACRO = ("ece", "brier", "nll", "overconfidence")
 
 
@@ -84,6 +86,42 @@ def calibration(
         float | None,
         typer.Option("--logit-scale", min=0.0, help="Instead of the model's own.", rich_help_panel=COMPUTE),
     ] = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--methods", help="Sweep: zero-shot, temperature, losses such as ls+smac+as; repeatable. Default: 19.",
+            rich_help_panel=SWEEP,
+        ),
+    ] = None,
+    draws: Annotated[
+        int | None,
+        typer.Option("--draws", min=2, help="Sweep: few-shot sets each method is tuned on. Default: 20.",
+                     rich_help_panel=SWEEP),
+    ] = None,
+    ablation: Annotated[
+        str | None,
+        typer.Option("--sweep", help="Sweep over shots=4,8,16,32 or context=4,16 too.", rich_help_panel=SWEEP),
+    ] = None,
+    train_from: TrainFromOption = None,
+    train_site: Annotated[
+        str | None,
+        typer.Option("--train-site", help="Sweep: tune and fit on this site's images alone.", rich_help_panel=SWEEP),
+    ] = None,
+    by: Annotated[
+        Literal["site"] | None,
+        typer.Option("--by", help="Sweep: show each site apart; all together stay beside them.", rich_help_panel=SWEEP),
+    ] = None,
+    shots: Annotated[
+        int, typer.Option("--shots", min=1, help="Images of each class to learn from.", rich_help_panel=SWEEP)
+    ] = 8,
+    n_context: Annotated[
+        int | None, typer.Option("--context", help="Context vectors, 1 to 64. Default: 16.", rich_help_panel=SWEEP)
+    ] = None,
+    views: Annotated[
+        int,
+        typer.Option("--views", min=1, help="Augmented views an image; 1 is the clean image.", rich_help_panel=SWEEP),
+    ] = 8,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes.", rich_help_panel=SWEEP)] = 50,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -98,7 +136,12 @@ def calibration(
 ) -> None:  # fmt: skip
     """Measure calibration error, Brier, log likelihood and overconfidence, beside what perfect calibration would show.
 
+    --draws, --methods or --sweep tune prompts with many losses on many few-shot sets and compare them all, which takes
+    minutes; killed at any moment, the same command goes on.
+
     Example: medvlm-probe calibration --fit-from calib
+
+    Example: medvlm-probe calibration --train-from train --fit-from calib --split test --draws 20
     """
     from medvlm_probe.cli.calibration_files import write_calibration
     from medvlm_probe.cli.steps import evaluated_rows, resolved_config
@@ -109,6 +152,13 @@ def calibration(
     output = make_output(as_json=as_json, quiet=quiet, no_color=no_color)
     if label_map is not None and scores is None:
         raise InputError("--label-map belongs to --scores; give both.")
+    if draws is not None or methods or ablation is not None:
+        if scores is not None or tuned or method:
+            raise InputError("A sweep tunes prompts itself: leave --scores, --tuned and --method out.")
+        _sweep(output, context, as_json)
+        return
+    if train_from is not None or train_site is not None or by is not None:
+        raise InputError("--train-from, --train-site and --by belong to a sweep: start it with --draws 20.")
     if method and fit_from is None:
         raise InputError("Post-hoc methods are fitted on a split that no result uses: name it with --fit-from.")
     chosen = tuple(method or POST_HOC)
@@ -144,16 +194,53 @@ def calibration(
     rows = evaluated_rows(everything, split, fit_from)
     rows.warn(output, everything.group_kind)
     shown = everything.select(rows.shown)
-    methods = _methods(everything, candidates, rows.shown, rows.chosen_on, fit_from, chosen)
-    found = compare_calibration(methods, shown, seed=seed)
+    compared = _methods(everything, candidates, rows.shown, rows.chosen_on, fit_from, chosen)
+    found = compare_calibration(compared, shown, seed=seed)
     result = {"methods": [entry.to_json() for entry in found], "fit_from": fit_from, **extra}
-    paths = write_calibration(run.path, found, methods, shown, result, note)
+    paths = write_calibration(run.path, found, compared, shown, result, note)
     run.write_provenance(facts)
     if as_json:
         output.json(result)
     else:
         _print(output, found, shown, note, fit_from)
     output.wrote([*paths, run.path / "run.json"])
+
+
+def _sweep(output: Output, context: typer.Context, as_json: bool) -> None:
+    from medvlm_probe.cli.calibration_sweep import DRAWS, SweepOptions, run_calibration_sweep
+    from medvlm_probe.cli.steps import Compute, resolved_config
+    from medvlm_probe.cohort.catalog import load_cohort
+    from medvlm_probe.runs import open_run
+
+    given = context.params
+    source = context.get_parameter_source("prompts")
+    options = SweepOptions(
+        methods=tuple(given["methods"] or ()),
+        draws=given["draws"] or DRAWS,
+        ablation=given["ablation"],
+        shots=given["shots"],
+        context=given["n_context"],
+        views=given["views"],
+        epochs=given["epochs"],
+        prompts=given["prompts"] if source is not None and source.name != "DEFAULT" else None,
+        labels=tuple(given["label"]) if given["label"] else None,
+        logit_scale=given["logit_scale"],
+        train_from=given["train_from"],
+        train_site=given["train_site"],
+        split=given["split"],
+        fit_from=given["fit_from"],
+        by_site=given["by"] is not None,
+        seed=given["seed"],
+    )
+    compute = Compute.parse(*(given[name] for name in ("device", "precision", "batch_size", "workers", "max_failures")))
+    loaded = load_cohort(given["cohort"], uncertainty=given["uncertainty"], splits=given["splits"])
+    run = open_run("calibration", resolved_config(context), given["out"])
+    done = run_calibration_sweep(output, loaded, given["model"], compute, run, options)
+    if as_json:
+        output.json(done.result)
+    else:
+        done.show()
+    output.wrote(done.paths)
 
 
 def _methods(

@@ -33,6 +33,7 @@ from medvlm_probe.cli.tuning_options import TrainFromOption
 from medvlm_probe.errors import InputError
 
 if TYPE_CHECKING:
+    from medvlm_probe.tuning.loss_mix import LossMix
     from medvlm_probe.tuning.prompt_tuning import Schedule
     from medvlm_probe.tuning.tuned_worth import Worth
     from medvlm_probe.zero_shot.tuned_prompts import TunedPrompts
@@ -171,6 +172,7 @@ def tune(
     single = loaded.card.task == "single_label"
     task = resolve_task(loaded, prompts or (NAMES if single else "chexzero"), label, None)
     task = replace(task, kind="softmax" if single else "probability")
+    _refuse_without_gradient(output, mix, len(task.labels) if single else 2)
     run = open_run("tune", resolved_config(context), out)
 
     prepared = prepare(output, loaded, task, model, compute, asked, train_from, split)
@@ -220,6 +222,15 @@ def tune(
         if done.note:
             output.line(done.note)
     output.wrote([*paths, *(run.path / name for name in found), run.path / "run.json"])
+
+
+def _refuse_without_gradient(output: Output, mix: LossMix, n_classes: int) -> None:
+    """Say which term can teach nothing here, and refuse the mix where no other teaches the classes."""
+    note = mix.without_gradient(n_classes)
+    if note and not any(term.kind.teaches and term.name != "zs-norm" for term in mix.terms):
+        raise InputError(f"{note} Give another loss than '{mix}', such as ls+smac+as.")
+    if note:
+        output.warn(note)
 
 
 def _of_recipe(

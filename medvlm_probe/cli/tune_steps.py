@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from medvlm_probe.tuning.prompt_learner import ContextSettings, PromptLearner
     from medvlm_probe.tuning.prompt_tuning import EmbeddedViews, Schedule
     from medvlm_probe.tuning.roles import Roles
+    from medvlm_probe.tuning.tune_prompts import Material
     from medvlm_probe.tuning.tuned_worth import Worth
     from medvlm_probe.tuning.views import Views
     from medvlm_probe.types import Scores
@@ -59,32 +60,54 @@ def prepare(
     asked: Asked,
     train_from: str | None,
     split: str | None,
+    *,
+    fit_from: str | None = None,
+    train_site: str | None = None,
+    shots: Sequence[int] = (),
 ) -> Prepared:
     """Draw the few-shot sets, and embed their images and those shown.
 
     A drawn image that cannot be used, or whose content is shown, is left out of the pool, and the sets drawn again.
+
+    Args:
+        output: says what is done.
+        loaded: all images.
+        task: its labels are drawn for.
+        model, compute: see `embed_cohort`.
+        asked: how many images, and which seeds.
+        train_from, split: see `assign_roles`.
+        fit_from: a split for other fits, embedded too: the role `thresholds`.
+        train_site: draw and fit on this site's images alone.
+        shots: draw every seed's set of each of these sizes, in their order, in place of `asked.shots`.
     """
     import numpy as np
 
     from medvlm_probe.cli.steps import embed_cohort
+    from medvlm_probe.errors import unknown_name
     from medvlm_probe.tuning.few_shot import draw_few_shot
     from medvlm_probe.tuning.roles import assign_roles
 
-    roles = assign_roles(loaded, train_from=train_from, split=split)
-    pool = roles.train.copy()
+    roles = assign_roles(loaded, train_from=train_from, threshold_from=fit_from, split=split)
+    at_site = np.ones(len(loaded), dtype=bool)
+    if train_site is not None:
+        at_site = loaded.sites() == train_site
+        if not (roles.train & at_site).any():
+            raise unknown_name("site to train on", train_site, sorted(set(loaded.sites()[roles.train].tolist())))
+    pool = roles.train & at_site
     while True:
         drawn = [
-            draw_few_shot(
-                loaded, pool, task.labels, shots=asked.shots, seed=seed, validation_shots=asked.validation_shots
-            )
+            draw_few_shot(loaded, pool, task.labels, shots=size, seed=seed, validation_shots=asked.validation_shots)
+            for size in shots or (asked.shots,)
             for seed in asked.seeds
         ]
         chosen = np.zeros(len(loaded), dtype=bool)
         for few_shot in drawn:
             chosen[few_shot.rows] = True
-        needed = np.flatnonzero(chosen | roles.shown)
+        needed = np.flatnonzero(chosen | roles.shown | (roles.thresholds & at_site))
         done = embed_cohort(output, loaded.select(needed), model, compute)
-        of_rows = assign_roles(done.cohort, train_from=train_from, split=split, keys=done.embedded.keys)
+        of_rows = assign_roles(
+            done.cohort, train_from=train_from, threshold_from=fit_from, split=split, keys=done.embedded.keys
+        )
         usable = np.zeros(len(loaded), dtype=bool)
         usable[needed[done.embedded.rows[of_rows.train]]] = True
         if usable[chosen].all():
@@ -102,11 +125,21 @@ def tuned_prompts(
     output: Output, prepared: Prepared, task: Task, compute: Compute, asked: Asked, mix: LossMix, folder: Path
 ) -> tuple[dict[str, TunedPrompts], PromptLearner]:
     """Embed the views, and tune the prompts of every draw that do not lie in the folder yet."""
+    from medvlm_probe.tuning.prompt_tuning import Training
+    from medvlm_probe.tuning.tune_prompts import tune_prompts
+
+    material = tuning_material(prepared, task, embedded_views(output, prepared, compute, asked), asked)
+    trainings = {f"seed-{few_shot.seed:02d}": Training(mix, few_shot, few_shot.seed) for few_shot in prepared.few_shot}
+    output.say(f"Tuning {len(trainings)} draws for {asked.schedule.epochs} epochs ...")
+    return tune_prompts(material, trainings, folder), material.learner
+
+
+def tuning_material(prepared: Prepared, task: Task, images: EmbeddedViews, asked: Asked) -> Material:
+    """Return what trainings of the asked context and schedule share."""
     import torch
 
     from medvlm_probe.tuning.prompt_learner import prompt_learner
-    from medvlm_probe.tuning.prompt_tuning import Training
-    from medvlm_probe.tuning.tune_prompts import Material, tune_prompts
+    from medvlm_probe.tuning.tune_prompts import Material
     from medvlm_probe.zero_shot.predict import NAMES
     from medvlm_probe.zero_shot.prompts import prompts_of_names
     from medvlm_probe.zero_shot.text_embeddings import label_directions
@@ -118,17 +151,14 @@ def tuned_prompts(
     words = {name: cohort.card.words(name) for name in task.labels}
     texts = prompts_of_names(words) if task.prompts.name == NAMES else task.prompts
     learner = prompt_learner(model, texts, asked.context, single_label=single)
-    zero_shot = None
-    if mix.needs("zero-shot logits"):
-        directions = label_directions(model, task.prompts)
-        sides = [directions.positive] if directions.negative is None else [directions.negative, directions.positive]
-        stacked = torch.stack([torch.from_numpy(side) for side in sides], dim=1)
-        zero_shot = (stacked[:, -1] if single else stacked).to(learner.tokens.embeddings.device)
-    trainings = {f"seed-{few_shot.seed:02d}": Training(mix, few_shot, few_shot.seed) for few_shot in prepared.few_shot}
-    material = Material(
+    directions = label_directions(model, task.prompts)
+    sides = [directions.positive] if directions.negative is None else [directions.negative, directions.positive]
+    stacked = torch.stack([torch.from_numpy(side) for side in sides], dim=1)
+    zero_shot = (stacked[:, -1] if single else stacked).to(learner.tokens.embeddings.device)
+    return Material(
         learner=learner,
         labels=task.labels,
-        images=_views(output, prepared, compute, asked),
+        images=images,
         keys=prepared.keys,
         views=asked.views,
         schedule=asked.schedule,
@@ -141,11 +171,10 @@ def tuned_prompts(
             "train_from": prepared.roles.train_from,
         },
     )
-    output.say(f"Tuning {len(trainings)} draws for {asked.schedule.epochs} epochs ...")
-    return tune_prompts(material, trainings, folder), learner
 
 
-def _views(output: Output, prepared: Prepared, compute: Compute, asked: Asked) -> EmbeddedViews:
+def embedded_views(output: Output, prepared: Prepared, compute: Compute, asked: Asked) -> EmbeddedViews:
+    """Return the views of all few-shot images, through the model once."""
     import numpy as np
     import torch
 

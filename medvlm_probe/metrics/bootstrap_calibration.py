@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from medvlm_probe.errors import InputError
 from medvlm_probe.metrics.calibration_bins import Binning, bin_edges, bins_of
+from medvlm_probe.metrics.calibration_forms import KERNEL_POINTS, evenly_spaced
+from medvlm_probe.metrics.calibration_kernel import kde_bandwidth, kernel_weights
 from medvlm_probe.metrics.calibration_problem import Problem, problem_of
 from medvlm_probe.metrics.calibration_scores import brier_terms, log_terms
 from medvlm_probe.types import FloatArray, IntArray
@@ -22,7 +24,9 @@ from medvlm_probe.types import FloatArray, IntArray
 def calibration_replicates(
     probabilities: ArrayLike, labels: ArrayLike, groups: IntArray, weights: FloatArray, *, n_bins: int = 10
 ) -> Mapping[str, NDArray[np.float64]]:
-    """Return accuracy, ECE, ACE (edges of the sample), MCE, Brier, NLL and overconfidence under each set of weights.
+    """Return accuracy, calibration errors, Brier, NLL and confidence against truth under each set of weights.
+
+    Edges of ACE and the bandwidth of KDE-ECE, at `KERNEL_POINTS` images, are those of the whole sample.
 
     Args:
         probabilities: (n,) P(y = 1), or (n, K).
@@ -33,7 +37,8 @@ def calibration_replicates(
         n_bins: of ECE, ACE and MCE.
 
     Returns:
-        `accuracy`, `ece`, `ace`, `mce`, `brier`, `nll`, `overconfidence`, (B,) each; NaN where a replicate is empty.
+        `accuracy`, `ece`, `ace`, `mce`, `ece_kde`, `brier`, `nll`, `overconfidence`, and of P(y = 1) also
+        `calibration_in_the_large`, (B,) each; NaN where a replicate is empty.
 
     Raises:
         InputError: what is given does not fit; logits.
@@ -51,6 +56,8 @@ def calibration_replicates(
         "nll": log_terms(problem.probabilities, problem.labels),
         "overconfidence": problem.answer_confidence - problem.right,
     }
+    if problem.binary:
+        terms["calibration_in_the_large"] = problem.probabilities - problem.labels
     total = drawn @ _by_group(np.ones((len(problem.owners), 1)), problem, drawn.shape[1])
     sums = drawn @ _by_group(np.stack(list(terms.values()), axis=1), problem, drawn.shape[1])
     found = {name: _ratio(sums[:, k], total[:, 0]) for k, name in enumerate(terms)}
@@ -60,7 +67,21 @@ def calibration_replicates(
     found["mce"] = np.where(
         total[:, 0] > 0, np.where(counts > 0, _ratio(np.abs(widths), counts), 0).max(axis=1), np.nan
     )
+    found["ece_kde"] = _kernel_error(problem, drawn)
     return found
+
+
+def _kernel_error(problem: Problem, weights: FloatArray) -> NDArray[np.float64]:
+    c, n_groups = problem.outcomes.confidence, weights.shape[1]
+    if len(c) < 2:
+        return np.full(len(weights), np.nan)
+    at = evenly_spaced(c, KERNEL_POINTS)
+    kernel = kernel_weights(c, at, kde_bandwidth(c)).T
+    mass = weights @ _by_group(kernel, problem, n_groups)
+    true = weights @ _by_group(kernel * problem.outcomes.correct[:, None], problem, n_groups)
+    of_points = np.where(mass > 0, weights[:, problem.owners[at]], 0.0)
+    gaps = np.abs(_ratio(true, mass) - c[at])
+    return _ratio((np.where(of_points > 0, gaps, 0.0) * of_points).sum(axis=1), of_points.sum(axis=1))
 
 
 def _bin_sums(

@@ -46,9 +46,7 @@ def maximum_form(confidence: FloatArray, n_bins: int) -> ResidualForm:
 
 def kernel_form(confidence: FloatArray, points: int = KERNEL_POINTS) -> ResidualForm:
     """Return the kernel density's error, with its beta kernel and default bandwidth, at evenly spaced images."""
-    n = len(confidence)
-    places = np.unique(np.round((np.arange(min(points, n)) + 0.5) / min(points, n) * n - 0.5).astype(np.int64))
-    at = np.argsort(confidence, kind="stable")[places]
+    at = evenly_spaced(confidence, points)
     weights = kernel_weights(confidence, at, kde_bandwidth(confidence))
     transposed = np.ascontiguousarray(weights.T)
 
@@ -61,6 +59,13 @@ def kernel_form(confidence: FloatArray, points: int = KERNEL_POINTS) -> Residual
         share=matrix,
         offset=weights @ confidence - confidence[at],
     )
+
+
+def evenly_spaced(confidence: FloatArray, points: int) -> NDArray[np.int64]:
+    """Return the numbers of at most so many images, evenly spaced in order of confidence."""
+    n = len(confidence)
+    places = np.unique(np.round((np.arange(min(points, n)) + 0.5) / min(points, n) * n - 0.5).astype(np.int64))
+    return np.asarray(np.argsort(confidence, kind="stable")[places])
 
 
 def smooth_form(confidence: FloatArray, terms: int = SMOOTH_TERMS) -> ResidualForm:

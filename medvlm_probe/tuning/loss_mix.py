@@ -113,6 +113,16 @@ class LossMix:
         """Say whether a term reads this."""
         return any(term.kind.needs == what for term in self.terms)
 
+    def without_gradient(self, n_classes: int) -> str:
+        """Return a sentence about a term that cannot teach anything, "" where all can.
+
+        ZS-Norm scales an image's logits to the range of its zero-shot ones: two classes' become the ends of that range
+        wherever they were. Several labels are two classes each.
+        """
+        if n_classes > 2 or not any(term.name == "zs-norm" for term in self.terms):
+            return ""
+        return "ZS-Norm has no gradient with two classes: scaled to a range, two logits are always its ends."
+
     def parts(
         self,
         logits: Tensor,
