@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,21 +87,31 @@ def _sums_over_pairs(
 
 
 def auroc_estimate(
-    auroc: FoldAuroc, positive: BoolArray, groups: IntArray, weights: FloatArray, *, method: str
+    auroc: FoldAuroc,
+    positive: BoolArray,
+    groups: IntArray,
+    weights: FloatArray,
+    *,
+    method: str,
+    null_deviation: float = 0.0,
 ) -> Estimate:
-    """Return the AUROC with its score interval; classifiers count as given.
+    """Return the AUROC with its score interval.
 
     Args:
         auroc: by `fold_auroc`.
         positive, groups, weights: as there.
         method: how tables name the interval.
+        null_deviation: the AUROC's standard deviation where there is no signal, classifiers fitted anew. What it has
+            beyond the given classifiers' is what their training on few groups adds; the interval is that much wider.
     """
     sizes = [_effective(groups[mask], weights[mask]) for mask in (positive, ~positive)]
     n_scarce = min(len(np.unique(groups[mask])) for mask in (positive, ~positive))
+    working = auroc_variance(*sizes)
+    wider = max(1.0, null_deviation / math.sqrt(float(working(np.asarray(0.5)))))
     return score_interval(
         auroc.value,
-        auroc.without,
-        auroc_variance(*sizes),
+        auroc.value + wider * (auroc.without - auroc.value),
+        lambda x: wider**2 * working(x),
         n=len(groups),
         method=method,
         n_scarce=n_scarce,

@@ -28,7 +28,8 @@ def classifier_test(samples: TwoSamples, permutations: SitePermutations, rng: np
 
     The effect is that AUROC: .5 cannot be told apart, 1 always. Each patient counts once, and pairs are of one fold.
     Every permutation fits the discriminants anew; those of the data alone would not do, as each fold's classifier has
-    seen the others' labels. The interval takes the classifiers as given.
+    seen the others' labels. The interval is wider than that of given classifiers by as much as the permutations vary
+    more.
 
     Args:
         samples: both samples.
@@ -40,13 +41,18 @@ def classifier_test(samples: TwoSamples, permutations: SitePermutations, rng: np
     positive, weights = samples.image_of_site, samples.weights
     scores = scorer.held_out(samples.of_site[None])[0]
     auroc = fold_auroc(positive, scores, samples.groups, folds, weights)
-    effect = auroc_estimate(
-        auroc, positive, samples.groups, weights, method="AUROC on held-out groups, group jackknife"
-    )
     (observed,) = _pooled_aurocs(scorer, folds, weights, samples.of_site[None])
     size = max(1, min(PERMUTATIONS_AT_ONCE, _NUMBERS_AT_ONCE // len(folds)))
     blocks = (_pooled_aurocs(scorer, folds, weights, masks) for masks in permutations.blocks(size))
     null = against_null(observed, blocks)
+    effect = auroc_estimate(
+        auroc,
+        positive,
+        samples.groups,
+        weights,
+        method="AUROC on held-out groups, group jackknife",
+        null_deviation=float(np.nanstd(null.values)),
+    )
     settings = f"linear discriminant, {scorer.n_folds} folds"
     return ShiftTest(auroc.value, effect, null.p_value, null.quantiles, len(null.values), settings)
 

@@ -42,7 +42,9 @@ class LinearScores:
         n_groups = int(groups[-1]) + 1
         n_folds = min(N_FOLDS, n_groups)
         fold = np.asarray(rng.permutation(n_groups) % n_folds, dtype=np.int64)
-        return cls(images, np.asarray(mean_by_group(images, groups), dtype=np.float32), groups, fold, n_folds)
+        return cls(
+            images, np.asarray(mean_by_group(images, groups), np.float32), groups.astype(np.int64), fold, n_folds
+        )
 
     def held_out(self, of_site: BoolArray) -> NDArray[np.float32]:
         """Return the scores of all images when some groups are the site's, for b such marks at once.
@@ -73,3 +75,27 @@ class LinearScores:
             held = image_fold == fold
             scores[:, held] = direction @ self.images[held].T
         return scores
+
+
+def held_out_scores(
+    vectors: FloatArray, labels: FloatArray, weights: FloatArray, folds: IntArray
+) -> NDArray[np.float64]:
+    """Return each label's discriminant on images of a fold that it has not seen, higher for positives, (n, L).
+
+    Args:
+        vectors: (n, d).
+        labels: 1, 0 or NaN, (n, L); they may vary within a group.
+        weights: of images, (n,).
+        folds: 0 ... F - 1, of whole groups, (n,).
+    """
+    images = whitened(vectors)
+    sides = [(labels == side) * weights[:, None] for side in (1, 0)]
+    scores = np.zeros(labels.shape)
+    for fold in range(int(folds.max()) + 1):
+        held = folds == fold
+        means = []
+        for side in sides:
+            left = side[~held]
+            means.append((left.T @ images[~held]) / np.maximum(left.sum(axis=0), 1e-12)[:, None])
+        scores[held] = images[held] @ (means[0] - means[1]).T
+    return scores
