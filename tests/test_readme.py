@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -21,12 +22,17 @@ def test_the_three_jobs_are_there() -> None:
     assert all(line.startswith("medvlm-probe ") for block in BLOCKS for line in block.splitlines())
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all of a run's processes, as a reader who pastes everything would have."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "readme_cache"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(BLOCKS)), ids=["researcher", "author", "hospital"])
-def test_commands_work_as_pasted(
-    number: int, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MEDVLM_PROBE_CACHE", str(tmp_path_factory.getbasetemp() / "readme_cache"))
+def test_commands_work_as_pasted(number: int, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDVLM_PROBE_CACHE", str(cache))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user"))
     for line in BLOCKS[number].splitlines():
         done = subprocess.run([str(SCRIPT), *shlex.split(line)[1:]], cwd=tmp_path, capture_output=True, text=True)
