@@ -81,6 +81,42 @@ def parse_space(text: str) -> Space:
     return int(match[1]), int(match[2])
 
 
+@dataclass(frozen=True)
+class RegionSpec:
+    """What a user names on the command line: a file or folder and, where need be, its form, pixels and finding."""
+
+    path: Path
+    form: str | None = None
+    space: Space | None = None
+    label: str | None = None
+
+
+def parse_regions(text: str) -> RegionSpec:
+    """Return what `PATH` or `OPTIONS:PATH` names; options are a form, WIDTHxHEIGHT, label=NAME, with commas between.
+
+    `boxes,512x512:drawn.csv`, `siim-rle:train-rle.csv`, `kaggle-rle,label=pneumothorax:train.csv`. A text that exists
+    as a path is that path.
+
+    Raises:
+        UnknownNameError: another form.
+        InputError: no pixel space.
+    """
+    options, colon, path = text.partition(":")
+    if not colon or "/" in options or "\\" in options or len(options) == 1 or Path(text).exists():
+        return RegionSpec(Path(text))
+    form = space = label = None
+    for option in options.split(","):
+        if option.startswith("label="):
+            label = option.removeprefix("label=")
+        elif option[:1].isdigit():
+            space = parse_space(option)
+        elif option in FORMS:
+            form = option
+        else:
+            raise unknown_name("form of regions", option, FORMS)
+    return RegionSpec(Path(path), form, space, label)
+
+
 def read_drawn(path: Path, *, form: str | None, space: Space | None, label: str | None) -> DrawnFile:
     """Read a file or folder of regions; arguments and errors as `regions.read_regions`."""
     if not path.exists():
@@ -106,7 +142,7 @@ def form_of(path: Path) -> str:
     if "EncodedPixels" in header:
         raise InputError(
             f"{path.name} holds run lengths, which come in two forms that look alike. Name the one it has: siim-rle "
-            "(starts count from the end of the run before) or kaggle-rle (starts count from pixel 1)."
+            "(starts count from the end of the run before) or kaggle-rle (starts count from pixel 1): kaggle-rle:FILE."
         )
     for form, needed in _COLUMNS.items():
         if needed <= header:
@@ -155,7 +191,7 @@ def _read_rle(path: Path, options: ReadOptions, *, relative: bool) -> DrawnFile:
         options.label or ("pneumothorax" if relative else None)
     )
     if label.isna().all():
-        raise InputError(f"{path.name} does not say what its masks show. Name the label.")
+        raise InputError(f"{path.name} does not say what its masks show. Name the label: kaggle-rle,label=NAME:FILE.")
     empty = runs.isna() | (runs == "-1")
     whole = runs.str.fullmatch(r"\d+( +\d+)*").fillna(False).astype(bool)
     reason = _first_reason(

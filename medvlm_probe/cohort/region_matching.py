@@ -79,7 +79,7 @@ def matched_regions(file: DrawnFile, cohort: Cohort, label_map: Path | None = No
         what, reason = next(pair for pair in bad if pair[1].startswith(_OUTSIDE))
         raise InputError(
             f"{file.name}: {outside:,} of {boxes:,} boxes lie outside their images, such as {what}: {reason}. State "
-            "the width and height of the images that they were drawn on (1024x1024 for NIH and RSNA)."
+            "the width and height of the images that they were drawn on, as in boxes,1024x1024:FILE."
         )
     if not parts:
         raise InputError(_nothing(file, cohort, elsewhere, bad))

@@ -136,6 +136,14 @@ def read_regions(
     return matched_regions(read_drawn(path, form=form, space=space, label=label), cohort, label_map)
 
 
+def regions_named(text: str, cohort: Cohort, label_map: Path | None = None) -> Regions:
+    """Return `read_regions` of what a user names, `PATH` or `OPTIONS:PATH`: see `region_files.parse_regions`."""
+    from medvlm_probe.cohort.region_files import parse_regions
+
+    spec = parse_regions(text)
+    return read_regions(spec.path, cohort, label_map, form=spec.form, space=spec.space, label=spec.label)
+
+
 def regions_of(cohort: Cohort, *, boxes_file: Path | None = None) -> Regions | None:
     """Return the regions that a cohort has itself; None where it has none.
 

@@ -15,7 +15,7 @@ from medvlm_probe.cohort.cohort import Cohort
 from medvlm_probe.cohort.phantom import draw, sample_cases
 from medvlm_probe.cohort.phantom_export import export_phantoms
 from medvlm_probe.cohort.region_files import parse_space
-from medvlm_probe.cohort.regions import Region, read_regions, regions_of
+from medvlm_probe.cohort.regions import Region, read_regions, regions_named, regions_of
 from medvlm_probe.errors import InputError, UnknownNameError
 
 WIDTH, HEIGHT = 64, 48
@@ -99,7 +99,7 @@ def test_boxes_in_other_pixels_are_refused_until_the_pixels_are_stated(cohort: C
     path.write_text("image,label,x,y,w,h\nimages/a/one.png,lung_opacity,320,240,64,64\n")
     with pytest.raises(InputError, match="1 of 1 boxes lie outside their images, such as row 1"):
         read_regions(path, cohort)
-    regions = read_regions(path, cohort, space=parse_space("640x480"))
+    regions = regions_named(f"640x480:{path}", cohort)
     np.testing.assert_array_equal(mask_of(regions, "images/a/one.png", "lung_opacity"), rectangle(32, 24, 6, 6))
     with pytest.raises(InputError, match="no reduced image of 1024 x 1024"):
         read_regions(path, cohort, space=(1024, 1024))
@@ -208,7 +208,7 @@ def test_run_lengths_must_be_named_and_both_forms_are_read(cohort: Cohort, tmp_p
         read_regions(path, cohort)
     with pytest.raises(InputError, match="does not say what its masks show"):
         read_regions(path, cohort, form="kaggle-rle")
-    regions = read_regions(path, cohort, form="kaggle-rle", label="pneumothorax")
+    regions = regions_named(f"kaggle-rle,label=pneumothorax:{path}", cohort)
     np.testing.assert_array_equal(mask_of(regions, "images/a/one.png", "pneumothorax"), mask)
     assert regions.skipped["reason"].tolist() == ["its runs are no whole numbers"]
     assert "Rows that say that nothing was found: 1." in regions.notes
@@ -272,8 +272,9 @@ def test_what_cannot_be_read_says_what_to_do(cohort: Cohort, tmp_path: Path) -> 
     path.write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="no known form of regions"):
         read_regions(path, cohort)
-    with pytest.raises(UnknownNameError, match="siim-rle"):
-        read_regions(path, cohort, form="siimrle")
+    for wrong in (lambda: read_regions(path, cohort, form="siimrle"), lambda: regions_named(f"siimrle:{path}", cohort)):
+        with pytest.raises(UnknownNameError, match="siim-rle"):
+            wrong()
     path.write_text("image,label,x,y,w,h\nfar.png,a,1,1,2,2\n")
     with pytest.raises(InputError, match=r"for images such as 'far.png', the cohort's are such as 'images/a/one.png'"):
         read_regions(path, cohort)
