@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlm_probe.saliency.grad_cam import SaliencyMaps
+from medvlm_probe.errors import InputError
+from medvlm_probe.metrics.intervals import jackknife_interval, mean_without_groups, paired_mean
+from medvlm_probe.metrics.ranking import bounded_mean
+from medvlm_probe.saliency.grad_cam import SaliencyMaps, saliency_maps
+from medvlm_probe.saliency.random_weights import cascade, with_random_weights
 from medvlm_probe.saliency.targets import Target
 from medvlm_probe.types import Estimate, FloatArray, IntArray
 
@@ -23,6 +29,11 @@ CONTROLS = {
     "random_weights": "the label itself, through the model with its image tower's weights shuffled",
 }
 """The controls, by the names that files carry."""
+
+SSIM_WINDOW = 7
+ONE_SIDED = 0.90
+"""A two-sided level whose bounds are the one-sided 95 % ones."""
+NO_FINDING = "no_finding"
 
 ControlOutcome = Literal["pass", "fail", "not enough evidence", "similarities only"]
 
@@ -48,26 +59,148 @@ def control_maps(
     model: VisionLanguageModel,
     pixels: Tensor,
     target: Target,
-    label: str,
+    label: str | Sequence[str],
     *,
     seed: int = 0,
     method: str = "grad-cam",
     layer: str | None = None,
 ) -> dict[str, SaliencyMaps]:
-    """Return the controls' maps of images for one label, by the names of `CONTROLS`; each has one label."""
-    raise NotImplementedError
+    """Return the controls' maps of images for one label or several, by the names of `CONTROLS`.
+
+    Each holds a map for each label asked for, in that order; its `labels` say what was mapped: the wrong label is one
+    of the target's others, drawn with the seed (never "no finding" beside a finding where there is another). A target
+    with a single label has no `wrong_label`.
+
+    Raises:
+        UnknownNameError: no such method, label or layer.
+        ModelError: as `saliency_maps`; or the target has no nonsense label.
+    """
+    labels = [label] if isinstance(label, str) else list(label)
+    rng = np.random.default_rng(seed)
+
+    def maps(of: VisionLanguageModel, what: Target) -> SaliencyMaps:
+        return saliency_maps(of, pixels, what, method=method, layer=layer)
+
+    nonsense = maps(model, target.nonsense_target())
+    found = {
+        "nonsense": replace(
+            nonsense,
+            labels=nonsense.labels * len(labels),
+            values=np.repeat(nonsense.values, len(labels), axis=1),
+            logits=np.repeat(nonsense.logits, len(labels), axis=1),
+        ),
+        "random_weights": maps(with_random_weights(model, seed), target.select(labels)),
+    }
+    if len(target.labels) > 1:
+        wrong = [wrong_label(target.labels, own, rng) for own in labels]
+        found["wrong_label"] = maps(model, target.select(wrong))
+    return {name: found[name] for name in CONTROLS if name in found}
+
+
+def wrong_label(labels: Sequence[str], own: str, rng: np.random.Generator) -> str:
+    """Return one of the other labels, "no_finding" only where there is no other."""
+    others = [label for label in labels if label != own]
+    findings = [label for label in others if label != NO_FINDING]
+    return str(rng.choice(findings or others))
+
+
+def cascade_maps(
+    model: VisionLanguageModel,
+    pixels: Tensor,
+    target: Target,
+    *,
+    seed: int = 0,
+    method: str = "grad-cam",
+    layer: str | None = None,
+) -> dict[str, SaliencyMaps]:
+    """Return the target's maps with the image tower's weights shuffled ever further down, by the last part shuffled.
+
+    Maps that stay alike on the way (`map_similarity`) do not depend on what the model learned.
+
+    Source: Adebayo et al. 2018, "Sanity checks for saliency maps".
+    """
+    return {
+        part: saliency_maps(shuffled, pixels, target, method=method, layer=layer)
+        for part, shuffled in cascade(model, seed)
+    }
 
 
 def map_similarity(
     maps: NDArray[np.floating], others: NDArray[np.floating]
 ) -> dict[Literal["spearman", "ssim"], NDArray[np.float64]]:
-    """Return how alike maps (N, h, w) are, image by image: `spearman` and `ssim`, each (N,), 1 for equal maps."""
-    raise NotImplementedError
+    """Return how alike maps (N, h, w) are, image by image: `spearman` and `ssim`, each (N,) in [-1, 1].
+
+    `spearman` is the rank correlation over the grid's cells. `ssim` is the mean structural similarity over windows of
+    7 cells (or the whole of a smaller grid), each map divided by its largest absolute value, so that 1 means equal but
+    for scale. NaN where a map is the same everywhere: it has no ranks, or no scale.
+
+    Raises:
+        InputError: the shapes differ or are not (N, h, w).
+
+    Source: Wang et al. 2004 for SSIM (with an even window); the choice of the two, Adebayo et al. 2018.
+    """
+    if maps.ndim != 3 or maps.shape != others.shape:
+        raise InputError(f"Maps of shapes {maps.shape} and {others.shape} given; expected (N, h, w) for both.")
+    return {"spearman": _spearman(maps, others), "ssim": _ssim(_scaled(maps), _scaled(others))}
 
 
 def control_verdict(own: FloatArray | None, wrong: FloatArray | None, groups: IntArray) -> ControlVerdict:
     """Return the verdict from each image's localisation by the own label and by a wrong one, (n,), larger is better.
 
-    None in place of the two where no regions are known.
+    None in place of the two where no regions are known: then no map can pass. Where all differences are one and the
+    same, which leaves the jackknife no variance, measures within 0 and 1 get a score interval in its place.
+
+    Args:
+        own, wrong: the same measure on the same images; NaN where undefined.
+        groups: of those images, (n,).
     """
-    raise NotImplementedError
+    if own is None or wrong is None or len(own) == 0:
+        nothing = Estimate(math.nan, math.nan, math.nan, 0, 0, "no regions", reliable=False)
+        return ControlVerdict("similarities only", nothing, math.nan, math.nan)
+    differences = np.asarray(own, dtype=np.float64) - np.asarray(wrong, dtype=np.float64)
+    defined = ~np.isnan(differences)
+    kept, owners = differences[defined], np.asarray(groups)[defined]
+    value, without = mean_without_groups(kept, owners)
+    difference = paired_mean(kept, owners)
+    one_sided = jackknife_interval(value, without, n=len(kept), level=ONE_SIDED)
+    if len(kept) and np.ptp(kept) == 0 and abs(kept[0]) <= 1:
+        difference = one_sided = bounded_mean(kept, owners, (-1.0, 1.0))
+    outcome: ControlOutcome = "not enough evidence"
+    if one_sided.reliable and one_sided.low > 0:
+        outcome = "pass"
+    elif one_sided.reliable and one_sided.high < 0:
+        outcome = "fail"
+    return ControlVerdict(outcome, difference, one_sided.low, one_sided.high)
+
+
+def _spearman(maps: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float64]:
+    from scipy.stats import rankdata
+
+    ranks = [rankdata(part.reshape(len(part), -1), axis=1) for part in (maps, others)]
+    first, second = (part - part.mean(axis=1, keepdims=True) for part in ranks)
+    spread = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+    return np.where(spread > 0, (first * second).sum(axis=1) / np.where(spread > 0, spread, 1.0), np.nan)
+
+
+def _scaled(maps: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return each map divided by its largest absolute value; NaN where it is the same everywhere."""
+    values = np.asarray(maps, dtype=np.float64)
+    varies = np.ptp(values, axis=(1, 2), keepdims=True) > 0
+    largest = np.abs(values).max(axis=(1, 2), keepdims=True)
+    return np.where(varies, values / np.where(varies, largest, 1.0), np.nan)
+
+
+def _ssim(maps: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    side = min(SSIM_WINDOW, *maps.shape[1:])
+
+    def mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        windows = np.lib.stride_tricks.sliding_window_view(values, (side, side), axis=(1, 2))
+        return np.asarray(windows.mean(axis=(-2, -1)))
+
+    first, second = mean(maps), mean(others)
+    variances = mean(maps**2) - first**2 + mean(others**2) - second**2
+    covariance = mean(maps * others) - first * second
+    # Scaled maps lie in [-1, 1], a range of 2.
+    small, large = (0.01 * 2) ** 2, (0.03 * 2) ** 2
+    similar = (2 * first * second + small) * (2 * covariance + large)
+    return np.asarray((similar / ((first**2 + second**2 + small) * (variances + large))).mean(axis=(1, 2)))
