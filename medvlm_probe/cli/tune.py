@@ -1,4 +1,4 @@
-"""`medvlm-probe tune`: learn the context of text prompts from a few images, and show what that is worth on others."""
+"""`medvlm-probe tune`: learn prompts' context, or all weights, from a few images; show what that is worth on others."""
 
 from __future__ import annotations
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from medvlm_probe.tuning.loss_mix import LossMix
     from medvlm_probe.tuning.prompt_tuning import Schedule
     from medvlm_probe.tuning.tuned_worth import Worth
-    from medvlm_probe.zero_shot.tuned_prompts import TunedPrompts
 
 TRAINING = "How to tune"
 METRIC_WORDS = {"accuracy": "Accuracy ↑", "macro_auroc": "Mean AUROC ↑"}
@@ -59,6 +58,13 @@ def tune(
             rich_help_panel=DATA,
         ),
     ] = None,
+    regime: Annotated[
+        Literal["prompts", "full"],
+        typer.Option(
+            "--regime", help="What is learned: prompts' context, or every weight of both towers (full).",
+            rich_help_panel=TRAINING,
+        ),
+    ] = "prompts",
     loss: Annotated[
         str, typer.Option("--loss", help="Losses with weights: ls+1.0*smac(alpha=0.1)+3*as.", rich_help_panel=TRAINING)
     ] = "ls+smac+as",
@@ -96,7 +102,14 @@ def tune(
         ),
     ] = 8,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes.", rich_help_panel=TRAINING)] = 50,
-    rate: Annotated[float, typer.Option("--rate", help="Full learning rate.", rich_help_panel=TRAINING)] = 0.002,
+    rate: Annotated[
+        float | None,
+        typer.Option("--rate", help="Full rate. Default: 0.002; for all weights 2e-7.", rich_help_panel=TRAINING),
+    ] = None,
+    optimizer: Annotated[
+        Literal["sgd", "adamw"] | None,
+        typer.Option("--optimizer", help="For all weights. Default: sgd, as for prompts.", rich_help_panel=TRAINING),
+    ] = None,
     train_batch: Annotated[
         int, typer.Option("--train-batch", min=1, help="Images a step.", rich_help_panel=TRAINING)
     ] = 16,
@@ -138,12 +151,17 @@ def tune(
     in OUT/seed-NN and serve every command as --prompts tuned:OUT/seed-NN. Killed at any moment, the same command goes
     on.
 
+    With --regime full the prompts stay as they are, and every weight is tuned at the published rate of 2e-7. Each
+    draw's model lies in OUT/seed-NN and serves every command as --model local:OUT/seed-NN.
+
     Example: medvlm-probe tune --train-from calib --split test --seeds 3
     """
     from medvlm_probe.cli.steps import Compute, resolved_config, write_quarantine
+    from medvlm_probe.cli.tune_full import refuse_options_of_prompts, tune_and_show
     from medvlm_probe.cli.tune_steps import Asked, prepare, tuned_prompts, worth_before_and_after
     from medvlm_probe.cohort.catalog import load_cohort
     from medvlm_probe.runs import open_run, write_csv, write_json
+    from medvlm_probe.tuning.full_fine_tuning import PUBLISHED_RATE, FullSettings, full_schedule
     from medvlm_probe.tuning.losses import parse_losses
     from medvlm_probe.tuning.prompt_learner import ContextSettings
     from medvlm_probe.tuning.prompt_tuning import Schedule
@@ -152,10 +170,14 @@ def tune(
 
     output = make_output(as_json=as_json, quiet=quiet, no_color=no_color)
     compute = Compute.parse(device, precision, batch_size, workers, max_failures)
-    schedule = Schedule(epochs=epochs, batch_size=train_batch, rate=rate)
+    schedule = Schedule(epochs=epochs, batch_size=train_batch, rate=0.002 if rate is None else rate)
     if recipe is not None:
         loss, shots, n_context, schedule = _of_recipe(context, recipe, loss, shots, n_context, schedule)
     mix = parse_losses(loss)
+    if regime == "full":
+        refuse_options_of_prompts(context)
+    elif optimizer is not None:
+        raise InputError("--optimizer is for --regime full; prompts are tuned by stochastic gradient descent.")
     if logit_scale is not None and logit_scale <= 0:
         raise InputError(f"--logit-scale {logit_scale:g}: expected above 0.")
     kind: Literal["clean", "light", "crops"] = "crops" if legacy else "light" if views > 1 else "clean"
@@ -176,6 +198,15 @@ def tune(
     run = open_run("tune", resolved_config(context), out)
 
     prepared = prepare(output, loaded, task, model, compute, asked, train_from, split)
+    if regime == "full":
+        settings = FullSettings(
+            full_schedule(epochs, train_batch, PUBLISHED_RATE if rate is None else rate),
+            optimizer or "sgd",
+            asked.views,
+            asked.logit_scale,
+        )
+        tune_and_show(output, prepared, task, model, compute, asked, mix, settings, run)
+        return
     start = time.monotonic()
     found, learner = tuned_prompts(output, prepared, task, compute, asked, mix, run.path)
     seconds = time.monotonic() - start
@@ -207,14 +238,14 @@ def tune(
         path = run.path / "few_shot" / f"seed-{few_shot.seed:02d}.json"
         write_json(path, few_shot.to_json(prepared.keys))
         paths.append(path)
-    write_csv(run.path / "losses.csv", _loss_table(found))
+    write_csv(run.path / "losses.csv", loss_table({name: tuned.about for name, tuned in found.items()}))
     write_json(run.path / "tune.json", result)
     paths += [run.path / "losses.csv", run.path / "tune.json"]
     run.write_provenance(done.provenance() | {"tuning_seconds": round(seconds, 3), "recipe": recipe, **_facts(result)})
     if as_json:
         output.json(result)
     else:
-        _print(output, worth, title=f"Prompts of {done.model.name} tuned with '{mix}', {shots} shots a class")
+        print_worth(output, worth, title=f"Prompts of {done.model.name} tuned with '{mix}', {shots} shots a class")
         output.line(
             f"Each draw used {result['labels_used']:,} labels and {result['parameters']:,} parameters. Draws share the "
             "images shown, so their spread is that of few-shot sets alone."
@@ -255,14 +286,15 @@ def _of_recipe(
     )
 
 
-def _loss_table(found: Mapping[str, TunedPrompts]) -> Any:
+def loss_table(found: Mapping[str, Mapping[str, Any]], what: str = "prompts") -> Any:
+    """Return each epoch's losses of what was tuned, as a table; `found` is what each says of itself, by name."""
     import pandas as pd
 
     rows = []
-    for name, tuned in found.items():
-        validation = tuned.about["validation"] or [None] * len(tuned.about["losses"])
-        for epoch, (value, held_out) in enumerate(zip(tuned.about["losses"], validation, strict=True), start=1):
-            rows.append({"prompts": name, "epoch": epoch, "loss": value, "validation_cross_entropy": held_out})
+    for name, about in found.items():
+        validation = about["validation"] or [None] * len(about["losses"])
+        for epoch, (value, held_out) in enumerate(zip(about["losses"], validation, strict=True), start=1):
+            rows.append({what: name, "epoch": epoch, "loss": value, "validation_cross_entropy": held_out})
     return pd.DataFrame(rows)
 
 
@@ -270,7 +302,8 @@ def _facts(result: Mapping[str, Any]) -> dict[str, Any]:
     return {"roles": result["roles"], "seeds": {"draws": [entry["prompts"] for entry in result["draws"]]}}
 
 
-def _print(output: Output, worth: Mapping[str, Worth], *, title: str) -> None:
+def print_worth(output: Output, worth: Mapping[str, Worth], *, title: str, what: str = "Prompts") -> None:
+    """Print what is worth how much, before and after, with the spread over draws; `what` was tuned."""
     import numpy as np
 
     rows = [
@@ -303,7 +336,7 @@ def _print(output: Output, worth: Mapping[str, Worth], *, title: str) -> None:
     first = next(iter(worth.values()))
     output.table(
         title,
-        ("Prompts", METRIC_WORDS[first.metric], "ECE ↓", "ECE, debiased", "ECE if calibrated", "Overconfidence"),
+        (what, METRIC_WORDS[first.metric], "ECE ↓", "ECE, debiased", "ECE if calibrated", "Overconfidence"),
         rows,
         caption="Value [95 % interval]. ECE if calibrated: what a perfectly calibrated model of this size shows. "
         "Overconfidence: confidence less accuracy; below 0 is under-confident.",

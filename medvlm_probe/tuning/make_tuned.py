@@ -87,6 +87,6 @@ def make_tuned(
             progress=progress,
             on_epoch=on_epoch,
         )
-        write_tuned(target, tuned, base, material, roles.to_json(), checkpoint)
+        write_tuned(target, tuned, base, material, roles.to_json())
     shutil.rmtree(checkpoint, ignore_errors=True)
     return read_head(target)

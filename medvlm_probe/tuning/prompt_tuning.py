@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -110,12 +110,22 @@ class EmbeddedViews:
 
 
 @dataclass(frozen=True, eq=False)
-class _Batches:
-    """Every step of a training: positions (S, B, P) among the images, -1 where there is none, and views (S, B, P)."""
+class Batches:
+    """Every step of a training, of P problems with batches of B.
+
+    Attributes:
+        positions: (S, B, P) of the images, -1 where there is none.
+        views: (S, B, P) which view of each.
+        truth: (S, B, P) float32 class numbers, NaN where there is no image.
+    """
 
     positions: Tensor
     views: Tensor
     truth: Tensor
+
+    def to(self, device: torch.device) -> Batches:
+        """Return the same on a device."""
+        return Batches(self.positions.to(device), self.views.to(device), self.truth.to(device))
 
 
 def train_prompts(
@@ -180,8 +190,9 @@ def _train_block(
     zero_shot: Tensor | None,
 ) -> list[Trained]:
     device = images.views.device
-    plans = [_batches(training, images, schedule, device) for training in block]
-    held_out = [_whole(training.few_shot.validation, images, device) for training in block]
+    n_views = len(images.views)
+    plans = [draw_batches(training, schedule, n_views, images.positions).to(device) for training in block]
+    held_out = [_validation(training, images, device) for training in block]
     context = torch.stack([learner.start(training.seed) for training in block]).to(device).requires_grad_()
     optimizer = torch.optim.SGD(
         [context], lr=schedule.rate, momentum=schedule.momentum, weight_decay=schedule.weight_decay
@@ -226,7 +237,7 @@ def _train_block(
             context=contexts[run] if held_out[run] is None else best_contexts[run],
             losses=tuple(losses[run].tolist()),
             validation=() if held_out[run] is None else tuple(validation[run].tolist()),
-            kept_epoch=schedule.epochs if held_out[run] is None else _last_least(validation[run]) + 1,
+            kept_epoch=schedule.epochs if held_out[run] is None else last_least(validation[run]) + 1,
             n_steps=n_steps * schedule.epochs,
         )
         for run in range(len(block))
@@ -253,12 +264,20 @@ def _batches_of(problem: Problem, batch_size: int) -> int:
     return max(1, len(problem.rows) // batch_size)
 
 
-def _batches(training: Training, images: EmbeddedViews, schedule: Schedule, device: torch.device) -> _Batches:
-    """Draw the order and the view of every image in every epoch, by the training's seed.
+def draw_batches(
+    training: Training, schedule: Schedule, n_views: int, positions_of: Callable[[NDArray[np.int64]], NDArray[np.int64]]
+) -> Batches:
+    """Return the order and the view of every image in every epoch, drawn by the training's seed.
 
     A problem with fewer batches than the largest goes through its own again.
+
+    Args:
+        training: its few-shot set and seed.
+        schedule: epochs and batch size.
+        n_views: how many views an image has.
+        positions_of: from rows of the cohort to the positions to be told.
     """
-    problems, n_views = training.few_shot.train, len(images.views)
+    problems = training.few_shot.train
     n_steps = _steps_an_epoch(problems, schedule.batch_size)
     size = min(schedule.batch_size, max(len(problem.rows) for problem in problems))
     shape = (schedule.epochs, n_steps, size, len(problems))
@@ -268,7 +287,7 @@ def _batches(training: Training, images: EmbeddedViews, schedule: Schedule, devi
         for p, problem in enumerate(problems):
             n_images = len(problem.rows)
             order, view = rng.permutation(n_images), rng.integers(n_views, size=n_images)
-            at = images.positions(problem.rows)
+            at = positions_of(problem.rows)
             for step in range(n_steps):
                 start = step % _batches_of(problem, size) * size
                 chosen = order[start : start + size]
@@ -276,25 +295,36 @@ def _batches(training: Training, images: EmbeddedViews, schedule: Schedule, devi
                 views[epoch, step, : len(chosen), p] = view[chosen]
                 truth[epoch, step, : len(chosen), p] = problem.truth[chosen]
     flat = (schedule.epochs * n_steps, size, len(problems))
-    return _Batches(
-        positions=torch.from_numpy(positions.reshape(flat)).to(device),
-        views=torch.from_numpy(views.reshape(flat)).to(device),
-        truth=torch.from_numpy(truth.reshape(flat)).float().to(device),
+    return Batches(
+        positions=torch.from_numpy(positions.reshape(flat)),
+        views=torch.from_numpy(views.reshape(flat)),
+        truth=torch.from_numpy(truth.reshape(flat)).float(),
     )
 
 
-def _whole(problems: Sequence[Problem], images: EmbeddedViews, device: torch.device) -> tuple[Tensor, Tensor] | None:
-    """Return positions (B, P) and classes (B, P), NaN where there is none, of all images; None without any."""
+def all_of(problems: Sequence[Problem]) -> tuple[NDArray[np.int64], Tensor] | None:
+    """Return rows (B, P), -1 where there is none, and classes (B, P), NaN there, of all images; None without any."""
     size = max(len(problem.rows) for problem in problems)
     if not size:
         return None
-    positions, truth = np.zeros((size, len(problems)), dtype=np.int64), np.full((size, len(problems)), np.nan)
+    rows, truth = np.full((size, len(problems)), -1), np.full((size, len(problems)), np.nan)
     for p, problem in enumerate(problems):
-        positions[: len(problem.rows), p] = images.positions(problem.rows)
+        rows[: len(problem.rows), p] = problem.rows
         truth[: len(problem.rows), p] = problem.truth
-    return torch.from_numpy(positions).to(device), torch.from_numpy(truth).float().to(device)
+    return rows, torch.from_numpy(truth).float()
 
 
-def _last_least(values: NDArray[np.float64]) -> int:
+def _validation(training: Training, images: EmbeddedViews, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """Return positions (B, P) and classes (B, P) of the validation images, as `all_of`; None without any."""
+    found = all_of(training.few_shot.validation)
+    if found is None:
+        return None
+    rows, truth = found
+    some_row = np.where(rows < 0, images.rows[0], rows)  # its class is NaN where there is no image
+    positions = images.positions(some_row.ravel()).reshape(rows.shape)
+    return torch.from_numpy(positions).to(device), truth.to(device)
+
+
+def last_least(values: NDArray[np.float64]) -> int:
     """Return the last place of the least value."""
     return int(np.flatnonzero(values <= values.min())[-1])

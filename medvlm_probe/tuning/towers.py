@@ -1,4 +1,4 @@
-"""A copy of a model whose image tower can be trained; the given model stays as it is, and the text tower is shared."""
+"""Copies of a model whose image tower, or all of which, can be trained; the given model stays as it is."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ if TYPE_CHECKING:
 IMAGE_PARTS: tuple[tuple[str, ...], ...] = (("visual",), ("vision_model", "visual_projection"), ("vision_model",))
 """Attributes of a model's `module` that make its image tower: open_clip's, Hugging Face CLIP's, MedCLIP's."""
 
+SCALES = ("logit_scale", "logit_bias")
+"""Parameters of a model's `module` that are of no tower."""
+
 _BLOCK = re.compile(r"^(?P<list>.*?\b(?:blocks|resblocks|layers)\.)(?P<number>\d+)\.")
 _BEFORE_BLOCKS = re.compile(r"patch_embed|embedding|pos_embed|cls_token|reg_token|conv1|ln_pre|pre_layrnorm|norm_pre")
 
 
 @dataclass(frozen=True, eq=False)
 class TrainableTower:
-    """An image tower to train.
+    """An image tower to train, or a whole model.
 
     Attributes:
-        model: a copy of the model; its text side shares its tensors with the given one.
-        modules: the parts of the image tower.
+        model: a copy of the model; its text side shares the given one's tensors where the image tower alone is trained.
+        modules: the parts that are trained.
         parameters: what is trained, by name within the model's `module`.
-        n_frozen: parameters (numbers) of the image tower that stay as they are.
+        n_frozen: parameters (numbers) of those parts that stay as they are.
     """
 
     model: VisionLanguageModel
@@ -92,6 +95,26 @@ def trainable_tower(model: VisionLanguageModel, last_blocks: int | None = None) 
         parameter.requires_grad_(True)
     n_frozen = sum(p.numel() for name, p in inside.items() if name not in chosen)
     return TrainableTower(twin, tuple(getattr(twin.module, part) for part in parts), chosen, n_frozen)
+
+
+def trainable_model(model: VisionLanguageModel) -> TrainableTower:
+    """Return a copy of a model both of whose towers require gradients; the logit scale stays as it is.
+
+    A trained scale would be a temperature by another name: what the weights themselves do for calibration would not
+    show.
+
+    Raises:
+        ModelError: the model has no `module`.
+    """
+    if getattr(model, "module", None) is None:
+        raise ModelError(f"{model.name} has no weights that can be trained; open_clip, CLIP and MedCLIP models have.")
+    twin: Any = copy.deepcopy(model, {id(getattr(model, "tokenizer", None)): getattr(model, "tokenizer", None)})
+    named = dict(twin.module.named_parameters())
+    chosen = {name: parameter for name, parameter in named.items() if name not in SCALES}
+    for parameter in chosen.values():
+        parameter.requires_grad_(True)
+    n_frozen = sum(parameter.numel() for name, parameter in named.items() if name in SCALES)
+    return TrainableTower(twin, (twin.module,), chosen, n_frozen)
 
 
 def _last(inside: dict[str, Any], last_blocks: int, name: str) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from medvlm_probe.errors import ModelError
 from medvlm_probe.models.assemble import Piece, assemble
 from medvlm_probe.models.training_data import DECLARATION_FILE, TrainingData
 from medvlm_probe.models.vendor import hugging_face_pieces, medclip_pieces, open_clip_pieces
-from medvlm_probe.runs import write_atomically
 from medvlm_probe.tuning.heads import FACTS_FILE, head_files, read_head
 from medvlm_probe.tuning.tuned_card import CardFacts, tuned_card
 
 if TYPE_CHECKING:
+    from medvlm_probe.cohort.cohort import Cohort
+    from medvlm_probe.models.contract import VisionLanguageModel
     from medvlm_probe.models.sources import Located
     from medvlm_probe.tuning.material import FineTuned, Material
 
@@ -53,9 +54,7 @@ def standing_model(folder: Path, config_sha256: str) -> bool:
     raise ModelError(f"{folder} holds something else than the model of this training. Give another folder to --out.")
 
 
-def write_tuned(
-    folder: Path, tuned: FineTuned, base: Base, material: Material, roles: dict[str, Any], scratch: Path
-) -> str:
+def write_tuned(folder: Path, tuned: FineTuned, base: Base, material: Material, roles: dict[str, Any]) -> str:
     """Write the folder whole or not at all, with a lock over every file; returns the model's name.
 
     It holds what a vendored folder of the base holds, with the tuned weights (float32; the text tower as it was), the
@@ -67,7 +66,6 @@ def write_tuned(
         base: what it began with.
         material: the images.
         roles: which splits they are of.
-        scratch: a folder for the weights while they are written.
 
     Raises:
         ModelError: the base's files cannot be copied.
@@ -75,58 +73,59 @@ def write_tuned(
     """
     cohort = material.cohort
     name = f"{base.located.name} fine-tuned on {cohort.name}"
-    weights = scratch / "tuned.safetensors"
-    _write_weights(weights, tuned)
-    trained_on = [*(base.trained_on or (_undeclared(base),)), _this_training(material, roles)]
+    n_train, n_validation = int(material.train.sum()), int(material.validation.sum())
+    here = this_training(cohort, roles["train_from"], roles["validation_from"], n_train, n_validation)
+    trained_on = [*(base.trained_on or (undeclared(base),)), here]
     keys = [material.keys[row] for row in (material.train | material.validation).nonzero()[0].tolist()]
-    pieces = [piece if not piece.weights else replace(piece, source=weights) for piece in _base_pieces(base.located)]
+    pieces = base_pieces(base.located, weights_content(tuned.model))
     pieces += [Piece(file, content, made_from="written") for file, content in head_files(tuned.head).items()]
-    pieces += _declaration(trained_on, keys)
+    pieces += declaration(trained_on, keys)
     facts = CardFacts(name, base.located.name, base.licence, cohort.name, roles, tuple(trained_on))
     pieces.append(Piece(CARD_FILE, tuned_card(tuned, facts).encode(), made_from="written"))
     assemble(pieces, folder, model=name, family=base.located.family, licence=base.licence)
-    weights.unlink(missing_ok=True)
     return name
 
 
-def _base_pieces(located: Located) -> list[Piece]:
+def base_pieces(located: Located, weights: bytes) -> list[Piece]:
+    """Return the files of a vendored folder of the base with other weights. Raises ModelError."""
+    pieces = _own_pieces(located)
+    return [replace(piece, source=weights, made_from="written") if piece.weights else piece for piece in pieces]
+
+
+def _own_pieces(located: Located) -> list[Piece]:
     if located.bundle is not None:
         return open_clip_pieces(located.bundle)
     by_family = {"hugging_face_clip": hugging_face_pieces, "medclip": medclip_pieces}
     return by_family[located.family](located.folder)
 
 
-def _write_weights(path: Path, tuned: FineTuned) -> None:
+def weights_content(model: VisionLanguageModel) -> bytes:
+    """Return all of a model's tensors as a safetensors file's content."""
     from safetensors.torch import save
 
-    module: Any = tuned.model.module  # type: ignore[attr-defined]
+    module: Any = model.module  # type: ignore[attr-defined]
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
-    content = save(tensors, metadata={"format": "pt"})
-    write_atomically(path, lambda file: _write(file, content))
+    return save(tensors, metadata={"format": "pt"})
 
 
-def _write(file: Any, content: bytes) -> None:
-    file.write(content)
-
-
-def _undeclared(base: Base) -> TrainingData:
+def undeclared(base: Base) -> TrainingData:
+    """Return the entry of a base that declares nothing."""
     return TrainingData(f"undeclared data of {base.located.name}", note="The base declares nothing of its training.")
 
 
-def _this_training(material: Material, roles: dict[str, Any]) -> TrainingData:
+def this_training(
+    cohort: Cohort, train_from: str, validation_from: str | None, n_train: int, n_validation: int
+) -> TrainingData:
     """Return the entry of this training: its images by content decide; the split's name is for people."""
-    cohort = material.cohort
     dataset = (cohort.card.same_as or [cohort.card.name])[0].partition("/")[0]
     made_here = " (of a split file)" if GIVEN_SPLIT in cohort.table else ""
-    splits = tuple(
-        f"{name}{made_here}" for name in dict.fromkeys((roles["train_from"], roles["validation_from"])) if name
-    )
-    n_train, n_validation = int(material.train.sum()), int(material.validation.sum())
+    splits = tuple(f"{name}{made_here}" for name in dict.fromkeys((train_from, validation_from)) if name)
     note = f"{n_train:,} images were trained on; {n_validation:,} decided when to stop."
     return TrainingData(dataset, splits=splits, note=note, images=Path(IMAGES_FILE))
 
 
-def _declaration(trained_on: Sequence[TrainingData], keys: Sequence[str]) -> list[Piece]:
+def declaration(trained_on: Sequence[TrainingData], keys: Sequence[str]) -> list[Piece]:
+    """Return `training_data.json` and its lists of images; `keys` are those of the entry that names `IMAGES_FILE`."""
     entries, lists = [], []
     for number, data in enumerate(trained_on):
         entry: dict[str, Any] = {key: value for key, value in asdict(data).items() if value and key != "images"}
