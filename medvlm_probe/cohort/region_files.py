@@ -153,13 +153,18 @@ def form_of(path: Path) -> str:
     )
 
 
+def boxes_of_table(name: str, table: pd.DataFrame, options: ReadOptions | None = None) -> DrawnFile:
+    """Return the boxes of a table with our own columns, numbers or text; `label` may be missing where it is stated."""
+    options = options or ReadOptions()
+    labels = column(table, "label").fillna(options.label)
+    xywh = np.column_stack([numbers(table[name]) for name in ("x", "y", "w", "h")])
+    return _boxes(name, table["image"], labels, xywh, options.space)
+
+
 def _read_boxes(path: Path, options: ReadOptions) -> DrawnFile:
     """Read our own table, `published.BOX_COLUMNS`; `source` may be missing, and `label` where the option names it."""
     needed = ("image", "x", "y", "w", "h") if options.label else ("image", "label", "x", "y", "w", "h")
-    table = read_table(path, needed, ("label",))
-    labels = column(table, "label").fillna(options.label)
-    xywh = np.column_stack([numbers(table[name]) for name in ("x", "y", "w", "h")])
-    return _boxes(path.name, table["image"], labels, xywh, options.space)
+    return boxes_of_table(path.name, read_table(path, needed, ("label",)), options)
 
 
 def _read_nih(path: Path, options: ReadOptions) -> DrawnFile:

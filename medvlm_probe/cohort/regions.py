@@ -144,14 +144,15 @@ def regions_named(text: str, cohort: Cohort, label_map: Path | None = None) -> R
     return read_regions(spec.path, cohort, label_map, form=spec.form, space=spec.space, label=spec.label)
 
 
-def regions_of(cohort: Cohort, *, boxes_file: Path | None = None) -> Regions | None:
+def regions_of(cohort: Cohort, *, boxes: pd.DataFrame | None = None, boxes_file: Path | None = None) -> Regions | None:
     """Return the regions that a cohort has itself; None where it has none.
 
-    A phantom's are its exact masks. Of image files, the folder `masks` and else `boxes.csv` in the images' folder, as
-    exported phantoms and imported data sets have them.
+    A phantom's are its exact masks. Of image files, the folder `masks`, else the boxes that are given, else `boxes.csv`
+    in the images' folder, as exported phantoms and imported data sets have them.
 
     Args:
         cohort: the images.
+        boxes: what an importer has read (`catalog.Loaded.boxes`); pixels of the images as shipped.
         boxes_file: boxes that lie elsewhere, beside a manifest (`catalog.Loaded.boxes_file`).
 
     Raises:
@@ -162,6 +163,11 @@ def regions_of(cohort: Cohort, *, boxes_file: Path | None = None) -> Regions | N
     if isinstance(cohort.source, FileImages):
         if (cohort.source.root / MASKS_FOLDER).is_dir():
             return read_regions(cohort.source.root / MASKS_FOLDER, cohort, form="masks")
+        if boxes is not None and len(boxes):
+            from medvlm_probe.cohort.region_files import boxes_of_table
+            from medvlm_probe.cohort.region_matching import matched_regions
+
+            return matched_regions(boxes_of_table("the published boxes", boxes), cohort)
         beside = boxes_file or cohort.source.root / BOXES_FILE
         if beside.is_file():
             return read_regions(beside, cohort, form="boxes")

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from medvlm_probe.errors import InputError
 from medvlm_probe.types import BoolArray, FloatArray
 
-ROUNDING = 4 * 2.0**-23
-"""Values that differ by this share of the map's greatest magnitude differ by rounding."""
+ROUNDING = 16 * 2.0**-23
+"""Values that differ by this share of the map's greatest magnitude differ by rounding: interpolating a constant
+map to an image's pixels leaves up to 4 steps of float32."""
 
 HIT_AT = 0.1
 """The least IoU that counts as a hit: the lowest of Wang et al. 2017 (ChestX-ray8, table 4)."""

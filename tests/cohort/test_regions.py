@@ -68,6 +68,9 @@ def test_our_boxes_by_path_by_stem_and_by_name(cohort: Cohort, tmp_path: Path) -
     assert ("images/a/one.png", "cardiomegaly") not in regions
     assert regions.get("images/three.jpg", "lung_opacity") is None
     assert len(regions) == 3
+    imported = regions_of(cohort, boxes=pd.read_csv(tmp_path / "boxes.csv"))
+    assert imported is not None
+    assert imported.labels_of == regions.labels_of
     notes = " ".join(regions.notes)
     assert "images that are not here, left out: 1." in notes
     assert "'Effusion' as pleural_effusion" in notes
