@@ -1,0 +1,55 @@
+"""An attribution in one plain sentence: what most of a site's distance is, or that it is not acquisition."""
+
+from __future__ import annotations
+
+from medvlm_probe.cohort.acquisition import ACQUISITIONS, parse_steps
+from medvlm_probe.shift.attribution import Attribution, Verdict
+from medvlm_probe.types import Estimate
+
+AGREEMENT = 0.8
+"""A transform that fewer of the halves of the patients choose than this share is named with the runner-up."""
+
+
+def words_of(name: str) -> str:
+    """Return a transform as people read it: `lower resolution (96 px), then more blur (1 px)`."""
+    return ", then ".join(step.words for step in parse_steps(name))
+
+
+def family_words(family: str) -> str:
+    """Return a family of transforms as people read it: `lower resolution and more blur`."""
+    return " and ".join(ACQUISITIONS[name].words for name in family.split(" + "))
+
+
+def attribution_sentence(found: Attribution) -> str:
+    """Return why the site moved, with the shares that it rests on."""
+    best, mix, parts = percent(found.parts.best), percent(found.parts.mix), found.parts
+    reason = _reason(found)
+    closest = words_of(found.best)
+    much = "Most" if parts.best.low >= 0.5 else "Part"
+    mixed = f"another mix of the reference's own patients explains {mix}"
+    acquisition = f"{much} of the distance is {reason}: it explains {best}; the closest setting is {closest}."
+    sentences: dict[Verdict, str] = {
+        "no distance": "The site cannot be told from the reference, so there is no distance to explain.",
+        "acquisition": acquisition,
+        "acquisition and other patients": f"{acquisition} Other patients explain a further {percent(parts.mix_adds)}.",
+        "other patients": f"Not acquisition: other patients. Of the distance, {mixed}; the best transform ({closest}) "
+        f"explains {best}, and nothing certain beyond that mix.",
+        "not these transforms": f"Not acquisition, as far as these transforms go: the best of them ({closest}) "
+        f"explains {best} of the distance, and {mixed}. The rest is patients that the reference hardly has, or an "
+        "acquisition that no transform here imitates.",
+        "not enough evidence": f"Not enough evidence: the best transform ({closest}) explains {best} of the distance, "
+        f"{mixed}.",
+    }
+    return sentences[found.verdict]
+
+
+def percent(share: Estimate) -> str:
+    """Return `62 % [55, 70]`."""
+    value, low, high = (f"{100 * number:.0f}".replace("-", "\u2212") for number in (share.value, share.low, share.high))
+    return f"{value} % [{low}, {high}]"
+
+
+def _reason(found: Attribution) -> str:
+    names = sorted(found.families, key=lambda family: -found.families[family])
+    certain = len(names) == 1 or found.families[names[0]] >= AGREEMENT
+    return family_words(names[0]) if certain else f"{family_words(names[0])} or {family_words(names[1])}"
