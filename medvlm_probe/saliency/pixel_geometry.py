@@ -87,11 +87,12 @@ def geometry_of(model: VisionLanguageModel, size: tuple[int, int]) -> PixelGeome
                 f"drawn on the original image. Known: {', '.join(STEPS)}."
             )
         frame = STEPS[name](frame, step)
-    if frame.size != (model.image_size, model.image_size):
+    side = model.image_size
+    if frame.size != (side, side):
         raise ModelError(
-            f"The image transform of {model.name} gives {frame.size} pixels, not {model.image_size} squared."
+            f"The image transform of {model.name} gives {frame.size[0]} x {frame.size[1]} pixels, not {side} x {side}."
         )
-    return PixelGeometry(*size, model.image_size, frame.scale, frame.offset)
+    return PixelGeometry(*size, side, frame.scale, frame.offset)
 
 
 @dataclass(frozen=True)
