@@ -18,6 +18,7 @@ from medvlm_probe.cli import (
     export,
     figures,
     fine_tune,
+    grad_cam,
     label_agreement,
     label_reports,
     linear_probe,
@@ -51,6 +52,7 @@ app.command("label-reports")(label_reports.label_reports)
 app.command("label-agreement")(label_agreement.label_agreement)
 app.add_typer(cohort.app, name="cohort")
 app.add_typer(figures.app, name="figures")
+app.add_typer(grad_cam.app, name="grad-cam")
 app.add_typer(models.app, name="models")
 app.add_typer(prompts.app, name="prompts")
 app.command("doctor")(doctor.doctor)

@@ -213,7 +213,7 @@ def _below(row: HeatMapRow, key: str, limit: float, tile: float) -> list[str]:
 
 
 def _note(rows: Sequence[HeatMapRow], note: str | None) -> str:
-    aids = ["Lines: quarters of the scale, solid for the label, dashed against it. Below each map: its own range."]
+    aids = ["Lines: thirds of the scale, solid for the label, dashed against it. Below each map: its own range."]
     if any(row.region is not None for row in rows):
         aids.append("Yellow: where the finding lies.")
     if any(np.isnan(values).any() for row in rows for values in row.maps.values()):

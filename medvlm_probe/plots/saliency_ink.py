@@ -26,8 +26,8 @@ LARGEST_SHOWN = 420
 """Longest side of a panel in pixels: what a third of a journal's column holds at 300 dots per inch."""
 
 BAR_MM = 11.0
-CONTOURS_AT = (0.25, 0.5, 0.75)
-_OPAQUE = 0.85
+CONTOURS_AT = (1 / 3, 2 / 3)
+_OPAQUE = 0.75
 _FROM_OKLAB = np.array(
     [[1.0, 0.3963377774, 0.2158037573], [1.0, -0.1055613458, -0.0638541728], [1.0, -0.0894841775, -1.2914855480]]
 )
