@@ -9,7 +9,7 @@ from two_way_simulation import METRICS, Design, covered, truths
 
 @pytest.fixture(scope="module")
 def truth() -> dict[str, float]:
-    return truths(size=3_000, draws=60)
+    return truths(size=4_000, draws=400)
 
 
 def test_paired_differences_cover_over_draws_and_patients(truth: dict[str, float]) -> None:
