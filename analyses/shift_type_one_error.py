@@ -65,34 +65,33 @@ def type_one_error(n: int, files: list[Path]) -> Iterator[dict[str, Any]]:
 
 
 def power(n: int, files: list[Path]) -> Iterator[dict[str, Any]]:
-    for patients in ((45, 30), (180, 120)):
-        for shift, steps in POWER.items():
-            for step in steps:
-                design = replace(Design(*patients), **step)
-                found = p_values(design, TESTS, max(20, n // 20), np.random.default_rng(2), n_permutations=99)
-                for test, column in zip(TESTS, found.T, strict=True):
-                    yield {
-                        "reference_patients": patients[0],
-                        "site_patients": patients[1],
-                        "shift": shift,
-                        "severity": next(iter(step.values())),
-                        "test": test,
-                        "simulations": len(column),
-                        "rejected": f"{np.mean(column <= 0.05):.3f}",
-                    }
+    for shift, steps in POWER.items():
+        for step in steps:
+            design = replace(Design(), **step)
+            found = p_values(design, TESTS, max(20, n // 25), np.random.default_rng(2), n_permutations=99)
+            for test, column in zip(TESTS, found.T, strict=True):
+                yield {
+                    "reference_patients": design.reference,
+                    "site_patients": design.site,
+                    "shift": shift,
+                    "severity": next(iter(step.values())),
+                    "test": test,
+                    "simulations": len(column),
+                    "rejected": f"{np.mean(column <= 0.05):.3f}",
+                }
 
 
 def coverage(n: int, files: list[Path]) -> Iterator[dict[str, Any]]:
     for patients in ((15, 15), (45, 30), (200, 100)):
         for mean in (0.0, 0.5, 1.0):
             design = Design(*patients, decay=0.0, mean=mean)
-            for name, found in effect_coverage(design, max(20, n // 4), np.random.default_rng(3)).items():
+            for name, found in effect_coverage(design, max(20, n // 10), np.random.default_rng(3)).items():
                 yield {
                     "reference_patients": patients[0],
                     "site_patients": patients[1],
                     "shift": mean,
                     "effect": name,
-                    "simulations": max(20, n // 4),
+                    "simulations": max(20, n // 10),
                     "truth": f"{found.truth:.4g}",
                     "coverage": f"{found.share:.3f}",
                     "median_width": f"{found.median_width:.4g}",
@@ -126,7 +125,7 @@ def split_halves(n: int, files: list[Path]) -> Iterator[dict[str, Any]]:
             x = np.stack(images["embedding"].to_list())
             patients, codes = np.unique(images["patient"].astype(str), return_inverse=True)
             rng = np.random.default_rng(6)
-            found = np.empty((max(20, n // 4), len(TESTS)))
+            found = np.empty((max(20, n // 10), len(TESTS)))
             for k in range(len(found)):
                 # At most 150 patients a half: the level is what is asked, and many splits must be made.
                 side = np.full(len(patients), -1)

@@ -246,7 +246,8 @@ def _standardised_difference(numbers: FloatArray, groups: IntArray, of_site: Boo
             / n[:, None]
         ).T
         means.append(first)
-        variances.append(np.maximum(second - first**2, 0.0))
+        # What rounding leaves of a constant is no spread: nothing can be standardised by it.
+        variances.append(np.where(second - first**2 > 1e-12 * second, second - first**2, 0.0))
     spread = np.sqrt((variances[0] + variances[1]) / 2)
     values = np.where(spread > 0, (means[1] - means[0]) / np.where(spread > 0, spread, 1.0), math.nan)
     fewest = int(min(of_site.sum(), (~of_site).sum()))

@@ -213,10 +213,11 @@ def linear_mmd_test(samples: TwoSamples, permutations: SitePermutations, rng: np
     bandwidth = median_bandwidth(samples.points, samples.groups, rng)
     images = one_image_per_group(samples.groups, rng)
     n_terms = min(samples.n_groups) // 2
-    x, x_other, y, y_other = (
-        samples.points.centred[images[rng.permutation(np.flatnonzero(mask))[: 2 * n_terms]]][part::2].astype(np.float64)
-        for mask, part in ((~samples.of_site, 0), (~samples.of_site, 1), (samples.of_site, 0), (samples.of_site, 1))
-    )
+    drawn = [
+        samples.points.centred[images[rng.permutation(np.flatnonzero(mask))[: 2 * n_terms]]].astype(np.float64)
+        for mask in (~samples.of_site, samples.of_site)
+    ]
+    (x, x_other), (y, y_other) = ((vectors[::2], vectors[1::2]) for vectors in drawn)
     scale = -0.5 * (samples.points.unit / bandwidth) ** 2
 
     def kernel(a: FloatArray, b: FloatArray) -> NDArray[np.float64]:

@@ -173,3 +173,10 @@ def test_facts_that_do_not_fit_are_refused(rng: np.random.Generator) -> None:
         fact_tests({"view": (["a"] * 4, ["a"] * 5)}, {"age": (np.ones(3), np.ones(5))}, rng=rng)
     with pytest.raises(InputError, match="categorical"):
         fact_tests({}, {"age": (["old"] * 4, ["old"] * 5)}, rng=rng)
+
+
+def test_constants_have_an_interval_and_no_standardised_difference(rng: np.random.Generator) -> None:
+    (test,) = fact_tests({}, {"width": (np.full(50, 256.1), np.full(20, 224.3))}, n_permutations=99, rng=rng)
+    assert test.effect.value == 1.0
+    assert test.effect.low == pytest.approx(0.05 ** (1 / 20))
+    assert np.isnan(test.difference.value)

@@ -181,3 +181,11 @@ def test_linear_time_form_is_unbiased(rng: np.random.Generator) -> None:
     assert linear.effect.low < exact.statistic < linear.effect.high
     assert linear.p_value == 1 / 200
     assert linear.effect.n == 1600
+
+
+def test_linear_time_form_uses_each_patient_once(rng: np.random.Generator) -> None:
+    """With all patients far apart, every kernel between two of them is 0; a patient met twice would show as 1."""
+    x = 100.0 * np.eye(30)
+    samples = two_samples(x[:14], x[14:], space="raw")
+    found = linear_mmd_test(samples, site_permutations(samples.of_site, 9, rng), rng)
+    assert found.statistic == pytest.approx(0, abs=1e-12)
