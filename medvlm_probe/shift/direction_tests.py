@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medvlm_probe.shift.distribution_distance import SortedNumbers, uniform_reach
+from medvlm_probe.shift.distribution_distance import ROUNDING, SortedNumbers, uniform_reach
 from medvlm_probe.shift.frechet import principal_coordinates
 from medvlm_probe.shift.two_samples import ShiftTest, SitePermutations, TwoSamples, against_null
 from medvlm_probe.types import Estimate
@@ -59,14 +59,14 @@ def direction_shifts(
     blocks = (
         np.stack([column.distances(masks) for column in columns]).max(axis=0) for masks in permutations.blocks(size)
     )
-    null = against_null(float(distances.max()), blocks)
+    null = against_null(float(distances.max()), blocks, relative_tolerance=ROUNDING)
     reach = uniform_reach(columns, samples.of_site, rng)
     n_groups = min(samples.n_groups)
     shifts = tuple(
         DirectionShift(
             k,
             distance_estimate(float(distance), reach, n=len(samples.groups), n_groups=n_groups, tests=len(columns)),
-            float((1 + (null.values >= distance * (1 - 1e-6)).sum()) / (1 + len(null.values))),
+            float((1 + (null.values >= distance * (1 - ROUNDING)).sum()) / (1 + len(null.values))),
         )
         for k, distance in enumerate(distances)
     )

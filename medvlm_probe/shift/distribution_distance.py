@@ -12,6 +12,9 @@ from medvlm_probe.types import BoolArray, FloatArray, IntArray
 
 N_RESAMPLES = 400
 
+ROUNDING = 1e-4
+"""Of distances summed in float32, relative: permuted ones so little below the observed one count as ties."""
+
 
 @dataclass(frozen=True, eq=False)
 class SortedNumbers:
@@ -51,7 +54,7 @@ class SortedNumbers:
 
     def distances(self, of_site: BoolArray) -> NDArray[np.float32]:
         """Return the Kolmogorov-Smirnov distance, in [0, 1], for b marks of the site's groups (b, G), (b,)."""
-        return np.asarray(_largest(self.differences(signed_shares(of_site))))
+        return np.minimum(_largest(self.differences(signed_shares(of_site))), np.float32(1))
 
 
 def signed_shares(of_site: BoolArray) -> NDArray[np.float32]:
@@ -70,8 +73,8 @@ def uniform_reach(columns: list[SortedNumbers], of_site: BoolArray, rng: np.rand
 
     The 95 % quantile, over samples of groups drawn again, of the largest deviation of a difference of distribution
     functions from that in the data. No distance is recomputed from copies: a distance differs from the true one by no
-    more than the difference of the functions does anywhere. Numbers that are all alike deviate in no such sample, so the
-    reach is at least the share that the smaller sample's patients can have missed, 1 - .05^(1 / patients).
+    more than the difference of the functions does anywhere. Numbers that are all alike deviate in no such sample, so
+    the reach is at least the share that the smaller sample's patients can have missed, 1 - .05^(1 / patients).
 
     Args:
         columns: of the same groups.

@@ -14,7 +14,7 @@ from medvlm_probe.errors import InputError
 from medvlm_probe.metrics.group_jackknife import class_jackknife
 from medvlm_probe.metrics.permutation import holm
 from medvlm_probe.shift.direction_tests import distance_estimate
-from medvlm_probe.shift.distribution_distance import SortedNumbers, signed_shares, uniform_reach
+from medvlm_probe.shift.distribution_distance import ROUNDING, SortedNumbers, signed_shares, uniform_reach
 from medvlm_probe.shift.two_samples import MIN_GROUPS, against_null, joined_groups, mean_by_group, site_permutations
 from medvlm_probe.types import BoolArray, Estimate, FloatArray, IntArray, finite_or_none
 
@@ -207,7 +207,9 @@ class _Column:
         distance = float(column.distances(self.of_site[None])[0])
         permutations = site_permutations(self.of_site, self.n_permutations, self.rng)
         size = max(1, min(256, 2**21 // len(numbers)))
-        null = against_null(distance, (column.distances(masks) for masks in permutations.blocks(size)))
+        null = against_null(
+            distance, (column.distances(masks) for masks in permutations.blocks(size)), relative_tolerance=ROUNDING
+        )
         reach = uniform_reach([column], self.of_site, self.rng)
         means = np.asarray(mean_by_group(numbers, self.groups))
         return replace(
