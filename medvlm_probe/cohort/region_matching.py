@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -39,63 +39,83 @@ _ASPECT_TOLERANCE = 0.02
 def matched_regions(file: DrawnFile, cohort: Cohort, label_map: Path | None = None) -> Regions:
     """Return the regions of a cohort's images; arguments and errors as `regions.read_regions`."""
     given = {} if label_map is None else read_region_names(label_map)
+    tally = _sorted_out(file, cohort, given)
+    if len(tally.outside) > MAX_OUTSIDE * tally.n_boxes:
+        what, reason = tally.outside[0]
+        raise InputError(
+            f"{file.name}: {len(tally.outside):,} of {tally.n_boxes:,} boxes lie outside their images, such as {what}: "
+            f"{reason}. State the size of the images that they were drawn on, as in boxes,1024x1024:FILE."
+        )
+    if not tally.parts:
+        raise InputError(_nothing(file, cohort, tally))
+    table = pd.DataFrame([*tally.bad, *tally.outside], columns=["what", "reason"], dtype=object)
+    left_out = joined(file.skipped, skipped(table["what"], table["reason"]))
+    return _regions(file.name, cohort, tally.parts, left_out, _notes(file, cohort, tally))
+
+
+@dataclass(eq=False)
+class _Tally:
+    """What became of everything that a file has drawn: the parts of each region by row and label, and the rest."""
+
+    parts: dict[tuple[int, str], list[_Part]] = field(default_factory=lambda: defaultdict(list))
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    outside: list[tuple[str, str]] = field(default_factory=list)
+    read_as: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    n_elsewhere: int = 0
+    n_empty: int = 0
+    n_boxes: int = 0
+    reach: float = 0.0
+
+
+def _sorted_out(file: DrawnFile, cohort: Cohort, given: Mapping[str, tuple[str, ...]]) -> _Tally:
     find = _Finder(cohort.table["image"])
     size = cache(lambda row: image_size(cohort, row))
-    parts: dict[tuple[int, str], list[_Part]] = defaultdict(list)
-    bad: list[tuple[str, str]] = []
-    read_as: dict[str, tuple[str, ...]] = {}
-    elsewhere = empty = outside = boxes = 0
-    reach = 0.0
+    tally = _Tally()
     for entry in _split_names(file.drawn, cohort, given):
         what = f"{entry.where} ({entry.image}, {entry.label})" if entry.label else entry.where
         try:
             row = find(entry.image)
             if row is None:
-                elsewhere += 1
+                tally.n_elsewhere += 1
                 continue
             if not entry.label:
                 raise InputError("its name ends in no label; name files IMAGE_LABEL.png, or state the label")
-            labels = read_as.setdefault(entry.label, labels_for(entry.label, cohort.labels, file.classes, given))
-            if not labels:
-                continue
-            boxes += entry.box is not None
-            part = _placed(entry, size(row))
-            if part.runs is not None and not part.runs.area:
-                empty += 1
-                continue
+            labels = labels_for(entry.label, cohort.labels, file.classes, given)
+            tally.read_as[entry.label] = labels
+            if labels:
+                tally.n_boxes += entry.box is not None
+                _add(tally, row, labels, _placed(entry, size(row)))
         except _OutsideError as error:
-            outside += 1
-            bad.append((what, str(error)))
-            continue
+            tally.outside.append((what, str(error)))
         except (InputError, ImageError) as error:
-            bad.append((what, str(error)))
-            continue
-        if part.box is not None:
-            x, y, w, h = part.box
-            reach = max(reach, (x + w) / part.size[0], (y + h) / part.size[1])
-        for label in labels:
-            parts[row, label].append(part)
-    if outside > MAX_OUTSIDE * boxes:
-        what, reason = next(pair for pair in bad if pair[1].startswith(_OUTSIDE))
-        raise InputError(
-            f"{file.name}: {outside:,} of {boxes:,} boxes lie outside their images, such as {what}: {reason}. State "
-            "the width and height of the images that they were drawn on, as in boxes,1024x1024:FILE."
-        )
-    if not parts:
-        raise InputError(_nothing(file, cohort, elsewhere, bad))
-    table = pd.DataFrame(bad, columns=["what", "reason"], dtype=object)
-    left_out = sorted(name for name, labels in read_as.items() if not labels)
-    notes = (
+            tally.bad.append((what, str(error)))
+    return tally
+
+
+def _add(tally: _Tally, row: int, labels: Sequence[str], part: _Part) -> None:
+    if part.runs is not None and not part.runs.area:
+        tally.n_empty += 1
+        return
+    if part.box is not None:
+        x, y, w, h = part.box
+        tally.reach = max(tally.reach, (x + w) / part.size[0], (y + h) / part.size[1])
+    for label in labels:
+        tally.parts[row, label].append(part)
+
+
+def _notes(file: DrawnFile, cohort: Cohort, tally: _Tally) -> tuple[str, ...]:
+    left_out = sorted(name for name, labels in tally.read_as.items() if not labels)
+    n_bad = len(file.skipped) + len(tally.bad) + len(tally.outside)
+    return (
         *file.notes,
-        *counted(elsewhere, "Regions of images that are not here, left out"),
-        *counted(empty, "Masks that say that nothing was found"),
-        *counted(len(file.skipped) + len(bad), "Regions that cannot be used, left out"),
-        *_name_notes(read_as, cohort.labels),
+        *counted(tally.n_elsewhere, "Regions of images that are not here, left out"),
+        *counted(tally.n_empty, "Masks that say that nothing was found"),
+        *counted(n_bad, "Regions that cannot be used, left out"),
+        *_name_notes(tally.read_as, cohort.labels),
         *((f"Left out by the label map: {', '.join(left_out)}.",) if left_out else ()),
-        *_contradictions(parts, cohort),
-        *_reach_note(boxes, reach),
+        *_contradictions(tally.parts, cohort),
+        *_reach_note(tally.n_boxes, tally.reach),
     )
-    return _regions(file.name, cohort, parts, joined(file.skipped, skipped(table["what"], table["reason"])), notes)
 
 
 def image_size(cohort: Cohort, row: int) -> Space:
@@ -169,9 +189,6 @@ def _split_names(drawn: Sequence[Drawn], cohort: Cohort, given: Mapping[str, tup
     return split
 
 
-_OUTSIDE = "it reaches outside its image"
-
-
 def _placed(entry: Drawn, size: Space) -> _Part:
     """Return a box or mask in pixels of an image as shipped; raises InputError with the reason why not."""
     space = entry.space or size
@@ -188,7 +205,9 @@ def _placed(entry: Drawn, size: Space) -> _Part:
     across, down = size[0] / space[0], size[1] / space[1]
     left, top, right, bottom = x * across, y * down, (x + w) * across, (y + h) * down
     if min(left, top, size[0] - right, size[1] - bottom) < -OVERHANG:
-        raise _OutsideError(f"{_OUTSIDE} of {size[0]} x {size[1]} pixels: x {x:g}, y {y:g}, w {w:g}, h {h:g}")
+        raise _OutsideError(
+            f"it reaches outside its image of {size[0]} x {size[1]} pixels: x {x:g}, y {y:g}, w {w:g}, h {h:g}"
+        )
     left, top, right, bottom = max(left, 0.0), max(top, 0.0), min(right, size[0]), min(bottom, size[1])
     return _Part(size, (left, top, right - left, bottom - top), None)
 
@@ -224,14 +243,14 @@ def _merged(label: str, parts: Sequence[_Part]) -> Region:
     return Region(label, size, boxes, union(masks) if masks else None)
 
 
-def _nothing(file: DrawnFile, cohort: Cohort, elsewhere: int, bad: Sequence[tuple[str, str]]) -> str:
-    if elsewhere and not bad:
+def _nothing(file: DrawnFile, cohort: Cohort, tally: _Tally) -> str:
+    if tally.n_elsewhere and not tally.bad:
         example = cohort.table["image"].iloc[0] if len(cohort) else "none"
         return (
-            f"None of the {elsewhere:,} regions of {file.name} belongs to an image of cohort '{cohort.name}'. They are "
-            f"for images such as '{file.drawn[0].image}', the cohort's are such as '{example}'."
+            f"None of the {tally.n_elsewhere:,} regions of {file.name} belongs to an image of cohort '{cohort.name}'. "
+            f"They are for images such as '{file.drawn[0].image}', the cohort's are such as '{example}'."
         )
-    problems = [*file.skipped.itertuples(index=False, name=None), *bad]
+    problems = [*file.skipped.itertuples(index=False, name=None), *tally.bad]
     first = f", such as {problems[0][0]}: {problems[0][1]}" if problems else ""
     return (
         f"{file.name} holds no region that can be used for cohort '{cohort.name}' ({len(problems):,} rejected{first})."
