@@ -16,7 +16,7 @@ from medvlm_probe.models.open_clip_adapter import build_module, wrap_module
 from medvlm_probe.models.zoo import load_model
 from medvlm_probe.saliency.targets import Target
 
-TEXT = {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+TEXT = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
 OPEN_CLIP: dict[str, dict[str, Any]] = {
     "timm ViT, class token": {"timm_model_name": "test_vit", "timm_pool": "", "image_size": 160},
     "timm ViT, mean": {"timm_model_name": "test_vit", "timm_pool": "avg", "image_size": 160},
@@ -66,7 +66,7 @@ def open_clip_tower(vision: dict[str, Any], **preprocess: Any) -> Any:
         for parameter in module.visual.parameters():
             if parameter.ndim > 1:
                 torch.nn.init.normal_(parameter, std=0.15)
-    return wrap_module("tiny", module, cfg, SimpleTokenizer(context_length=8), preprocess_cfg=preprocess)
+    return wrap_module("tiny", module, cfg, SimpleTokenizer(context_length=16), preprocess_cfg=preprocess)
 
 
 def pixels_for(model: Any, n: int, seed: int = 0) -> Tensor:
