@@ -99,11 +99,11 @@ def fit_mixture(
     shares = np.maximum(raw, 0.0) / np.maximum(raw, 0.0).sum()
 
     weights = shares[codes] / counts[codes] * _inflation(codes, own)
-    lead_reference = _group_sums((reference_moments - matrix.T[codes]) * weights[:, None], own)
+    lead_reference = group_sums((reference_moments - matrix.T[codes]) * weights[:, None], own)
     lead_site = _site_sums(site_moments, other)
     share_groups = np.concatenate([-lead_reference, lead_site]) @ inverse.T
     class_means = member.T @ of_reference
-    feature_reference = _group_sums((of_reference - class_means[codes]) * weights[:, None], own)
+    feature_reference = group_sums((of_reference - class_means[codes]) * weights[:, None], own)
     feature_groups = np.concatenate([-feature_reference, _site_sums(of_site, other)]) - share_groups @ class_means
     return MixtureFit(
         shares=shares,
@@ -161,7 +161,8 @@ def _inflation(codes: IntArray, groups: IntArray) -> Array:
     return inflation[codes]
 
 
-def _group_sums(values: FloatArray, groups: IntArray) -> Array:
+def group_sums(values: FloatArray, groups: IntArray) -> Array:
+    """Return the sums of rows (n, M) over each group that occurs, in ascending order, (G, M)."""
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(groups[order]) > 0])
     return np.asarray(np.add.reduceat(np.asarray(values, dtype=np.float64)[order], starts, axis=0))
@@ -170,4 +171,4 @@ def _group_sums(values: FloatArray, groups: IntArray) -> Array:
 def _site_sums(values: FloatArray, groups: IntArray) -> Array:
     centred = np.asarray(values, dtype=np.float64) - np.mean(values, axis=0)
     n_groups = max(int(groups.max()) + 1, 2)
-    return _group_sums(centred, groups) * (math.sqrt(n_groups / (n_groups - 1)) / len(centred))
+    return group_sums(centred, groups) * (math.sqrt(n_groups / (n_groups - 1)) / len(centred))
