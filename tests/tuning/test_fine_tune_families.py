@@ -17,7 +17,7 @@ from medvlm_probe.models.zoo import load_model
 from medvlm_probe.tuning.heads import read_head
 from medvlm_probe.tuning.make_tuned import base_of, make_tuned
 from medvlm_probe.tuning.roles import assign_roles
-from medvlm_probe.tuning.towers import trainable_tower
+from medvlm_probe.tuning.towers import trainable_model, trainable_tower
 
 
 def family_folders() -> ModuleType:
@@ -66,3 +66,28 @@ def test_last_blocks_of_a_clip_tower(tmp_path: Path) -> None:
     assert any(name.startswith("vision_model.encoder.layers.1.") for name in names)
     others = {name for name in names if "encoder.layers" not in name}
     assert others == {"vision_model.post_layernorm", "visual_projection"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_whole_copy_has_towers_of_its_own(family: str, tmp_path: Path) -> None:
+    """Both encoders of the copy run on the tensors that are trained, and the given model on none of them."""
+    FAMILIES[family](tmp_path / "base")
+    model = load_model(f"local:{tmp_path / 'base'}")
+    tower = trainable_model(model)
+    pixels, texts = torch.rand(2, 3, model.image_size, model.image_size), ["no pneumonia"]
+    with torch.no_grad():
+        before = model.encode_images(pixels), model.encode_texts(texts)
+        assert torch.equal(tower.model.encode_images(pixels), before[0])
+        assert torch.equal(tower.model.encode_texts(texts), before[1])
+    torch.autograd.backward(tower.model.encode_images(pixels).square().sum() + tower.model.encode_texts(texts).sum())
+    with torch.no_grad():
+        for parameter in tower.parameters.values():
+            if parameter.grad is not None:
+                parameter -= 0.1 * parameter.grad.sign()
+        assert not torch.allclose(tower.model.encode_images(pixels), before[0], atol=1e-3)
+        assert not torch.allclose(tower.model.encode_texts(texts), before[1], atol=1e-3)
+        assert torch.equal(model.encode_images(pixels), before[0])
+        assert torch.equal(model.encode_texts(texts), before[1])
+    assert not any(parameter.requires_grad for parameter in model.module.parameters())
+    assert "logit_scale" not in tower.parameters
+    assert tower.n_frozen == 1
