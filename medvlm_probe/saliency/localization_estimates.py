@@ -89,24 +89,22 @@ def mean_of_hits(values: FloatArray, groups: IntArray) -> Estimate:
     if np.isin(values, (0.0, 1.0)).all():
         return proportion(values == 1, groups)
     value, without = mean_without_groups(values, groups)
-    return score_interval(value, without, binomial_variance(effective_size(groups)), n=len(values))
+    return _scored(value, without, groups)
 
 
 def mean_of_shares(values: FloatArray, groups: IntArray) -> Estimate:
     """Return the mean of shares in [0, 1] with the group jackknife's interval on the logit scale.
 
-    Where the mean is 0 or 1, with all groups or without one, a score interval, which has width there. In simulations
-    the jackknife covers 94 to 97 % from 12 groups on, and 82 % at worst with 5 groups of which most are 0; below 10 it
-    is marked unreliable. A score interval would cover all but 1 %, at twice the width and more.
+    Where few groups decide, or the mean is at 0 or 1, a score interval: it covers 98 % and more there, where the
+    jackknife covers 82 % or excludes nothing. Elsewhere the jackknife's 94 to 97 % come at half the width.
 
     Args:
         values: (n,), none missing. No images give NaN.
         groups: (n,).
     """
     value, without = mean_without_groups(values, groups)
-    if len(without) and ((np.append(without, value) <= 0) | (np.append(without, value) >= 1)).any():
-        return score_interval(value, without, binomial_variance(effective_size(groups)), n=len(values))
-    return jackknife_interval(value, without, n=len(values), transform="logit")
+    found = jackknife_interval(value, without, n=len(values), transform="logit")
+    return found if found.reliable or not len(values) else _scored(value, without, groups)
 
 
 def difference_of_hits(values: FloatArray, others: FloatArray, groups: IntArray) -> Estimate:
@@ -122,7 +120,33 @@ def difference_of_hits(values: FloatArray, others: FloatArray, groups: IntArray)
 
     Source: Zou and Donner 2008 (MOVER); Newcombe 1998, method 10, for proportions.
     """
-    first, second = mean_of_hits(values, groups), mean_of_hits(others, groups)
+    return _from_means(values, others, mean_of_hits(values, groups), mean_of_hits(others, groups), groups)
+
+
+def difference_of_shares(values: FloatArray, others: FloatArray, groups: IntArray) -> Estimate:
+    """Return the mean difference of two measures that are shares, on the same images, in [-1, 1].
+
+    The group jackknife's of the differences; where few groups decide, from score intervals of the two means, as
+    `difference_of_hits`.
+
+    Args:
+        values, others: in [0, 1], (n,), none missing.
+        groups: (n,).
+    """
+    found = paired_mean(values - others, groups)
+    if found.reliable or not len(values):
+        return found
+    means = [_scored(*mean_without_groups(side, groups), groups) for side in (values, others)]
+    return _from_means(values, others, means[0], means[1], groups)
+
+
+def _scored(value: float, without: FloatArray, groups: IntArray) -> Estimate:
+    return score_interval(value, without, binomial_variance(effective_size(groups)), n=len(groups))
+
+
+def _from_means(
+    values: FloatArray, others: FloatArray, first: Estimate, second: Estimate, groups: IntArray
+) -> Estimate:
     correlation = _correlation(mean_without_groups(values, groups)[1], mean_without_groups(others, groups)[1])
     value = first.value - second.value
     return Estimate(
@@ -218,7 +242,7 @@ _Difference = Callable[[FloatArray, FloatArray, IntArray], Estimate]
 _MEANS: dict[MeasureKind, _Mean] = {"hit": mean_of_hits, "share": mean_of_shares, "length": _mean_of_lengths}
 _DIFFERENCES: dict[MeasureKind, _Difference] = {
     "hit": difference_of_hits,
-    "share": _plain_difference,
+    "share": difference_of_shares,
     "length": _plain_difference,
 }
 

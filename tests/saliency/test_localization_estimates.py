@@ -38,6 +38,16 @@ def test_intervals_have_width_where_every_image_agrees(value: float) -> None:
     assert apart.high - apart.low > 0.2
 
 
+def test_one_image_that_decides_a_mean_leaves_an_interval_that_says_something() -> None:
+    values = np.full(84, 1e-4)
+    values[3] = 0.9
+    found = localization_estimates(
+        "relevance_mass", values, {"uniform": np.full(84, 0.02)}, np.zeros(84), np.arange(84)
+    )
+    assert 0 <= found.estimate.low < found.estimate.value < found.estimate.high < 0.1
+    assert -0.1 < found.over_chance["uniform"].low < found.over_chance["uniform"].high < 0.1
+
+
 def test_a_difference_of_paired_hits_is_newcombes() -> None:
     # 4 images found by both, 3 by the first alone, 1 by the second alone, 12 by neither.
     first = np.array([1.0] * 4 + [1] * 3 + [0] * 1 + [0] * 12)
