@@ -64,7 +64,8 @@ class ShiftIdentification:
         overall: test of the distance between the embeddings.
         prevalence: test of the difference between the two prevalences (statistic: their difference).
         remaining: test of the distance after re-weighting to `site_prevalence`; p-values unadjusted.
-        after_density_ratio: the same after re-weighting image by image.
+        after_density_ratio: the same after re-weighting image by image; approximate, it rejects too often where the
+            weights are uneven, and the decision does not use it.
         effective_share: what share of the reference's images those weights still use, in (0, 1]; near 0 the reference
             has no images like the site's, whatever the test says.
     """
