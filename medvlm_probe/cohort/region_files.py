@@ -117,7 +117,9 @@ def parse_regions(text: str) -> RegionSpec:
     return RegionSpec(Path(path), form, space, label)
 
 
-def read_drawn(path: Path, *, form: str | None, space: Space | None, label: str | None) -> DrawnFile:
+def read_drawn(
+    path: Path, *, form: str | None = None, space: Space | None = None, label: str | None = None
+) -> DrawnFile:
     """Read a file or folder of regions; arguments and errors as `regions.read_regions`."""
     if not path.exists():
         raise InputError(f"There is no file or folder of regions '{path}'. Check the path.")

@@ -36,8 +36,11 @@ SUSPICIOUS_BOXES = 10
 _ASPECT_TOLERANCE = 0.02
 
 
-def matched_regions(file: DrawnFile, cohort: Cohort, label_map: Path | None = None) -> Regions:
-    """Return the regions of a cohort's images; arguments and errors as `regions.read_regions`."""
+def matched_regions(file: DrawnFile, cohort: Cohort, label_map: Path | None = None, *, needed: bool = True) -> Regions:
+    """Return the regions of a cohort's images; arguments and errors as `regions.read_regions`.
+
+    Without `needed`, a file whose regions all belong to other images gives none.
+    """
     given = {} if label_map is None else read_region_names(label_map)
     tally = _sorted_out(file, cohort, given)
     if len(tally.outside) > MAX_OUTSIDE * tally.n_boxes:
@@ -46,7 +49,7 @@ def matched_regions(file: DrawnFile, cohort: Cohort, label_map: Path | None = No
             f"{file.name}: {len(tally.outside):,} of {tally.n_boxes:,} boxes lie outside their images, such as {what}: "
             f"{reason}. State the size of the images that they were drawn on, as in boxes,1024x1024:FILE."
         )
-    if not tally.parts:
+    if not tally.parts and (needed or tally.bad):
         raise InputError(_nothing(file, cohort, tally))
     table = pd.DataFrame([*tally.bad, *tally.outside], columns=["what", "reason"], dtype=object)
     left_out = joined(file.skipped, skipped(table["what"], table["reason"]))

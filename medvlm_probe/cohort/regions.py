@@ -145,7 +145,7 @@ def regions_named(text: str, cohort: Cohort, label_map: Path | None = None) -> R
 
 
 def regions_of(cohort: Cohort, *, boxes: pd.DataFrame | None = None, boxes_file: Path | None = None) -> Regions | None:
-    """Return the regions that a cohort has itself; None where it has none.
+    """Return the regions that a cohort has itself; None where it has none for its images.
 
     A phantom's are its exact masks. Of image files, the folder `masks`, else the boxes that are given, else `boxes.csv`
     in the images' folder, as exported phantoms and imported data sets have them.
@@ -158,20 +158,24 @@ def regions_of(cohort: Cohort, *, boxes: pd.DataFrame | None = None, boxes_file:
     Raises:
         InputError, ManifestError: as `read_regions`.
     """
+    from medvlm_probe.cohort.region_files import boxes_of_table, read_drawn
+    from medvlm_probe.cohort.region_matching import matched_regions
+
     if isinstance(cohort.source, PhantomImages):
         return _phantom_regions(cohort, cohort.source)
-    if isinstance(cohort.source, FileImages):
-        if (cohort.source.root / MASKS_FOLDER).is_dir():
-            return read_regions(cohort.source.root / MASKS_FOLDER, cohort, form="masks")
-        if boxes is not None and len(boxes):
-            from medvlm_probe.cohort.region_files import boxes_of_table
-            from medvlm_probe.cohort.region_matching import matched_regions
-
-            return matched_regions(boxes_of_table("the published boxes", boxes), cohort)
-        beside = boxes_file or cohort.source.root / BOXES_FILE
-        if beside.is_file():
-            return read_regions(beside, cohort, form="boxes")
-    return None
+    if not isinstance(cohort.source, FileImages):
+        return None
+    masks, beside = cohort.source.root / MASKS_FOLDER, boxes_file or cohort.source.root / BOXES_FILE
+    if masks.is_dir():
+        file = read_drawn(masks, form="masks")
+    elif boxes is not None and len(boxes):
+        file = boxes_of_table("the published boxes", boxes)
+    elif beside.is_file():
+        file = read_drawn(beside, form="boxes")
+    else:
+        return None
+    found = matched_regions(file, cohort, needed=False)
+    return found if len(found) else None
 
 
 def _phantom_regions(cohort: Cohort, source: PhantomImages) -> Regions:

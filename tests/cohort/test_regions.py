@@ -71,6 +71,7 @@ def test_our_boxes_by_path_by_stem_and_by_name(cohort: Cohort, tmp_path: Path) -
     imported = regions_of(cohort, boxes=pd.read_csv(tmp_path / "boxes.csv"))
     assert imported is not None
     assert imported.labels_of == regions.labels_of
+    assert regions_of(cohort.select([2, 3])) is None
     notes = " ".join(regions.notes)
     assert "images that are not here, left out: 1." in notes
     assert "'Effusion' as pleural_effusion" in notes
