@@ -116,8 +116,8 @@ def draw_images(cohort: Cohort, labels: Sequence[str], n: int, *, stratify: bool
 
 def empty_annotations(drawn: Sequence[Drawn], names: Mapping[int, str]) -> pd.DataFrame:
     """Return the table that a reader fills in, a row for each image and label; `names` are the pseudonyms by row."""
-    rows = [{"image": names[item.row], "label": label} for item in drawn for label in item.labels]
-    return pd.DataFrame(rows).reindex(columns=list(COLUMNS)).fillna("").astype(str)
+    blank = dict.fromkeys(COLUMNS, "")
+    return pd.DataFrame([blank | {"image": names[item.row], "label": label} for item in drawn for label in item.labels])
 
 
 def read_annotations(path: Path, asked: Mapping[str, Sequence[str]]) -> Annotations:
