@@ -166,7 +166,10 @@ def _print_differences(output: Output, result: SweepResult) -> None:
         (entry.against, entry.method, entry.scope, entry.metric): entry
         for entry in comparisons(result, scopes=("pooled",) if result.single else ("pooled", "macro"))
     }
-    for against in dict.fromkeys(key[0] for key in found):
+    references = dict.fromkeys(key[0] for key in found)
+    if "temperature@split" in references:
+        references.pop("temperature@shots", None)
+    for against in references:
         rows = []
         for method in [method.name for method in result.methods if method.name != against]:
             entries = [found[against, method, *part] for part in wanted if (against, method, *part) in found]

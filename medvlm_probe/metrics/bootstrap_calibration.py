@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 
 from medvlm_probe.errors import InputError
 from medvlm_probe.metrics.calibration_bins import Binning, bin_edges, bins_of
@@ -19,6 +20,8 @@ from medvlm_probe.metrics.calibration_kernel import kde_bandwidth, kernel_weight
 from medvlm_probe.metrics.calibration_problem import Problem, problem_of
 from medvlm_probe.metrics.calibration_scores import brier_terms, log_terms
 from medvlm_probe.types import FloatArray, IntArray
+
+BINNINGS: tuple[Binning, ...] = ("width", "mass")
 
 
 def calibration_replicates(
@@ -58,47 +61,51 @@ def calibration_replicates(
     }
     if problem.binary:
         terms["calibration_in_the_large"] = problem.probabilities - problem.labels
-    total = drawn @ _by_group(np.ones((len(problem.owners), 1)), problem, drawn.shape[1])
-    sums = drawn @ _by_group(np.stack(list(terms.values()), axis=1), problem, drawn.shape[1])
-    found = {name: _ratio(sums[:, k], total[:, 0]) for k, name in enumerate(terms)}
-    widths, counts = _bin_sums(problem, "width", drawn)
-    found["ece"] = _ratio(np.abs(widths).sum(axis=1), total[:, 0])
-    found["ace"] = _ratio(np.abs(_bin_sums(problem, "mass", drawn)[0]).sum(axis=1), total[:, 0])
-    found["mce"] = np.where(
-        total[:, 0] > 0, np.where(counts > 0, _ratio(np.abs(widths), counts), 0).max(axis=1), np.nan
-    )
-    found["ece_kde"] = _kernel_error(problem, drawn)
+    c, correct = problem.outcomes.confidence, problem.outcomes.correct
+    several = len(c) > 1
+    at = evenly_spaced(c, KERNEL_POINTS) if several else np.zeros(0, dtype=np.int64)
+    kernel = kernel_weights(c, at, kde_bandwidth(c)).T if several else np.zeros((len(c), 0))
+    hot = {binning: _bins(problem, binning) for binning in BINNINGS}
+    columns = {
+        "images": np.ones((len(c), 1)),
+        "terms": np.stack(list(terms.values()), axis=1),
+        "width": hot["width"] * (correct - c)[:, None],
+        "counts": hot["width"],
+        "mass": hot["mass"] * (correct - c)[:, None],
+        "kernel": kernel,
+        "true": kernel * correct[:, None],
+    }
+    sums = _weighted_sums(columns, problem.owners, drawn)
+    total = sums["images"][:, 0]
+    found = {name: _ratio(sums["terms"][:, k], total) for k, name in enumerate(terms)}
+    found["ece"] = _ratio(np.abs(sums["width"]).sum(axis=1), total)
+    found["ace"] = _ratio(np.abs(sums["mass"]).sum(axis=1), total)
+    counts = sums["counts"]
+    gaps = np.where(counts > 0, _ratio(np.abs(sums["width"]), counts), 0)
+    found["mce"] = np.where(total > 0, gaps.max(axis=1), np.nan)
+    found["ece_kde"] = np.full(len(drawn), np.nan)
+    if several:
+        of_points = np.where(sums["kernel"] > 0, drawn[:, problem.owners[at]], 0.0)
+        gaps = np.where(of_points > 0, np.abs(_ratio(sums["true"], sums["kernel"]) - c[at]), 0.0)
+        found["ece_kde"] = _ratio((gaps * of_points).sum(axis=1), of_points.sum(axis=1))
     return found
 
 
-def _kernel_error(problem: Problem, weights: FloatArray) -> NDArray[np.float64]:
-    c, n_groups = problem.outcomes.confidence, weights.shape[1]
-    if len(c) < 2:
-        return np.full(len(weights), np.nan)
-    at = evenly_spaced(c, KERNEL_POINTS)
-    kernel = kernel_weights(c, at, kde_bandwidth(c)).T
-    mass = weights @ _by_group(kernel, problem, n_groups)
-    true = weights @ _by_group(kernel * problem.outcomes.correct[:, None], problem, n_groups)
-    of_points = np.where(mass > 0, weights[:, problem.owners[at]], 0.0)
-    gaps = np.abs(_ratio(true, mass) - c[at])
-    return _ratio((np.where(of_points > 0, gaps, 0.0) * of_points).sum(axis=1), of_points.sum(axis=1))
+def _bins(problem: Problem, binning: Binning) -> NDArray[np.float64]:
+    """Return which bin each image is in, one-hot, (n, bins)."""
+    edges = bin_edges(problem.outcomes.confidence, problem.n_bins, binning)
+    return np.asarray(np.eye(len(edges) + 1)[bins_of(problem.outcomes.confidence, edges)])
 
 
-def _bin_sums(
-    problem: Problem, binning: Binning, weights: FloatArray
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the weighted sums of residuals and the weighted numbers of images by bin, (B, bins) each."""
-    c = problem.outcomes.confidence
-    edges = bin_edges(c, problem.n_bins, binning)
-    hot = np.eye(len(edges) + 1)[bins_of(c, edges)]
-    residual = hot * (problem.outcomes.correct - c)[:, None]
+def _weighted_sums(
+    columns: Mapping[str, FloatArray], owners: IntArray, weights: FloatArray
+) -> dict[str, NDArray[np.float64]]:
+    """Return the sums over images of (n, m) columns under group weights (B, G), (B, m) each: one product for all."""
     n_groups = weights.shape[1]
-    return weights @ _by_group(residual, problem, n_groups), weights @ _by_group(hot, problem, n_groups)
-
-
-def _by_group(values: FloatArray, problem: Problem, n_groups: int) -> NDArray[np.float64]:
-    """Return the sums of (n, m) values by group, (G, m)."""
-    return np.stack([np.bincount(problem.owners, weights=column, minlength=n_groups) for column in values.T], axis=1)
+    member = sparse.csr_array((np.ones(len(owners)), (owners, np.arange(len(owners)))), shape=(n_groups, len(owners)))
+    sums = weights @ (member @ np.concatenate(list(columns.values()), axis=1))
+    ends = np.cumsum([part.shape[1] for part in columns.values()])
+    return dict(zip(columns, np.split(sums, ends[:-1], axis=1), strict=True))
 
 
 def _ratio(numerator: FloatArray, denominator: FloatArray) -> NDArray[np.float64]:

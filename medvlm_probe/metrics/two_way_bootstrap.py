@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from medvlm_probe.errors import InputError
 from medvlm_probe.metrics.bootstrap import MAX_UNDEFINED
@@ -171,7 +171,7 @@ def two_way_estimate(sample: TwoWaySample, n: int, *, bounds: tuple[float, float
         bounds: of what is possible; the interval is cut there.
     """
     spread = spread_of(sample)
-    reach = spread.error * float(stats.t.ppf(0.975, spread.freedom)) if math.isfinite(spread.error) else math.nan
+    reach = spread.error * float(special.stdtrit(spread.freedom, 0.975)) if math.isfinite(spread.error) else math.nan
     low, high = sample.mean - reach, sample.mean + reach
     if bounds is not None and math.isfinite(reach):
         low, high = max(low, bounds[0]), min(high, bounds[1])
@@ -209,8 +209,8 @@ def two_way_difference(sample: TwoWaySample, n: int, *, family: int = 1) -> Diff
         return Difference(estimate, math.nan, math.nan)
     if spread.error == 0:
         return Difference(estimate, 1.0 if sample.mean == 0 else 0.0, 0.0)
-    p_value = 2 * float(stats.t.sf(abs(sample.mean) / spread.error, spread.freedom))
-    reach = sum(float(stats.t.ppf(share, spread.freedom)) for share in (1 - 0.025 / family, POWER))
+    p_value = 2 * float(special.stdtr(spread.freedom, -abs(sample.mean) / spread.error))
+    reach = sum(float(special.stdtrit(spread.freedom, share)) for share in (1 - 0.025 / family, POWER))
     return Difference(estimate, p_value, reach * spread.error)
 
 
@@ -222,7 +222,7 @@ def not_worse(sample: TwoWaySample, margin: float) -> str:
     spread = spread_of(sample)
     if not math.isfinite(spread.error):
         return "not enough evidence"
-    reach = spread.error * float(stats.t.ppf(0.95, spread.freedom))
+    reach = spread.error * float(special.stdtrit(spread.freedom, 0.95))
     if sample.mean - reach > -margin:
         return "pass"
     return "fail" if sample.mean + reach < -margin else "not enough evidence"

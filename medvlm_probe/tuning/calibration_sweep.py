@@ -121,11 +121,8 @@ def _post_hoc_methods(kind: str, where: str, task: Task, has_split: bool) -> lis
     if task not in POST_HOC[kind].tasks:
         raise InputError(f"'{kind}' is not for {task} cohorts. Take temperature or platt.")
     wanted = (where,) if where else (SHOTS, SPLIT) if has_split else (SHOTS,)
-    words = kind.replace("_", " ")
     places: dict[str, Literal["shots", "split"]] = {SHOTS: "shots", SPLIT: "split"}
-    return [
-        SweepMethod(f"{words}, {'few-shot images' if w == SHOTS else 'split'}", None, kind, places[w]) for w in wanted
-    ]
+    return [SweepMethod(f"{kind}@{w}", None, kind, places[w]) for w in wanted]
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from medvlm_probe.tuning.calibration_sweep import ZERO_SHOT
 from medvlm_probe.tuning.calibration_sweep_measures import COMPARED, MACRO, POOLED, Measured, SweepResult
 from medvlm_probe.types import Estimate, finite_or_none
 
-REFERENCES = (ZERO_SHOT, "ls", "ce")
+REFERENCES = (ZERO_SHOT, "temperature@split", "temperature@shots", "ls", "ce")
 """What every method is compared with, where it is among them."""
 
 MARGIN = 0.01
@@ -61,7 +61,7 @@ def estimate(result: SweepResult, method: Measured, scope: str, metric: str) -> 
 
 
 def comparisons(result: SweepResult, *, scopes: Sequence[str] | None = None) -> list[Compared]:
-    """Return every method's differences to zero-shot, `ls` and `ce`, where those are among the methods.
+    """Return every method's differences to each of `REFERENCES` that is among the methods.
 
     Holm's correction is over methods, for each reference, scope and metric by itself.
 

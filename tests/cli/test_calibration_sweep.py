@@ -37,13 +37,13 @@ def test_a_sweep_compares_writes_and_goes_on(run: Run, tmp_path: Path) -> None:
     done = run("calibration", *OPTIONS, "--fit-from", "calib", "--out", "out", "--json")
     assert done.code == 0, done.err
     methods = {entry["method"]: entry for entry in done.json["methods"]}
-    assert list(methods) == ["zero-shot", "temperature, few-shot images", "temperature, split", "ce", "ls+smac+as"]
+    assert list(methods) == ["zero-shot", "temperature@shots", "temperature@split", "ce", "ls+smac+as"]
     assert all(set(entry) >= KEYS | {"per_label"} for entry in methods.values())
-    assert methods["ce"]["labels_used"] == methods["temperature, few-shot images"]["labels_used"] == 2 * 2 * 3
-    assert methods["temperature, split"]["labels_used"] > 12
+    assert methods["ce"]["labels_used"] == methods["temperature@shots"]["labels_used"] == 2 * 2 * 3
+    assert methods["temperature@split"]["labels_used"] > 12
     assert (methods["ce"]["n_parameters"], methods["ce"]["steps"]) == (2 * 128, 2)
     assert [entry["label"] for entry in methods["ce"]["per_label"]] == ["cardiomegaly", "pleural_effusion"]
-    assert set(methods["ls+smac+as"]["differences"]) == {"zero-shot", "ce"}
+    assert set(methods["ls+smac+as"]["differences"]) == {"zero-shot", "temperature@split", "temperature@shots", "ce"}
     out = tmp_path / "out"
     assert {"calibration.csv", "differences.csv", "draws.csv", "text_cosine.csv", "methods.svg"} <= set(files(out))
     draws = pd.read_csv(out / "draws.csv")

@@ -11,7 +11,7 @@ from medvlm_probe.errors import InputError
 from medvlm_probe.plots.calibration_sweep import ablation_figure, methods_figure
 from medvlm_probe.plots.style import figure_bytes
 
-METHODS = ("zero-shot", "temperature, few-shot images", "ls", "ls+smac+as", "ls(alpha=0.1)+smac(alpha=0.1)+3.0*as")
+METHODS = ("zero-shot", "temperature@shots", "ls", "ls+smac+as", "ls(alpha=0.1)+smac(alpha=0.1)+3.0*as")
 MAIN = ("macro", "auroc")
 
 

@@ -89,15 +89,15 @@ def outcome_of(outcomes: list[Outcome], name: str) -> Outcome:
 def test_the_names_of_methods() -> None:
     found, notes = parse_methods(DEFAULT_METHODS, "single_label", 2, has_split=False)
     names = [method.name for method in found]
-    assert names[:2] == ["zero-shot", "temperature, few-shot images"]
+    assert names[:2] == ["zero-shot", "temperature@shots"]
     assert len(names) == len(set(names)) == len({method.folder for method in found}) == len(DEFAULT_METHODS) - 1
     assert [note for note in notes if "ZS-Norm has no gradient with two classes" in note and "'ce+zs-norm'" in note]
     assert [note for note in notes if "few-shot images alone" in note]
     assert "ce+zs-norm" in [m.name for m in parse_methods(DEFAULT_METHODS, "single_label", 3, has_split=True)[0]]
     assert parse_methods(["ce+zs-norm"], "multi_label", 9, has_split=True)[1]
     twice = parse_methods(["ls", "temperature", "platt@split", "LS"], "multi_label", 3, has_split=True)[0]
-    assert [m.name for m in twice] == ["zero-shot", "ls", "temperature, few-shot images", "temperature, split",
-                                      "platt, split"]  # fmt: skip
+    assert [m.name for m in twice] == ["zero-shot", "ls", "temperature@shots", "temperature@split",
+                                      "platt@split"]  # fmt: skip
     for wrong, says in (("smac", "no term that teaches"), ("platt@shot", "expected platt@shots"),
                         ("platt@split", "--fit-from"), ("vector", "not for multi_label")):  # fmt: skip
         with pytest.raises(InputError, match=says):
@@ -135,9 +135,9 @@ def test_temperatures_are_fitted_on_what_they_say(swept: Any) -> None:
     scores = prompt_scores(material.vectors, directions, kind=kind, logit_scale=12.0, ids=ids)
     on_split = fit_post_hoc("temperature", scores.rows(material.fitted_on), cohort.targets()[material.fitted_on],
                             task=task, source="calib", share_temperature=True)  # fmt: skip
-    found = outcome_of(outcomes, "temperature, split").probabilities(material.vectors[shown])
+    found = outcome_of(outcomes, "temperature@split").probabilities(material.vectors[shown])
     np.testing.assert_allclose(found[0], on_split.apply(scores.rows(shown)).values, atol=1e-5)
-    few = outcome_of(outcomes, "temperature, few-shot images")
+    few = outcome_of(outcomes, "temperature@shots")
     assert (len(few.calibrators), few.labels_used) == (DRAWS, material.few_shot[0].n_labels_used)
     for calibrator, drawn in zip(few.calibrators, material.few_shot, strict=True):
         targets = np.full((len(cohort), len(labels)), np.nan)
@@ -187,7 +187,13 @@ def test_differences_are_corrected_over_methods(swept: Any) -> None:
     means = {method.name: method.scopes[POOLED]["ece"].mean for method in result.methods}
     for entry in found:
         assert entry.difference.estimate.value == pytest.approx(means[entry.method] - means["zero-shot"])
-    assert {c.against for c in comparisons(result)} == {"zero-shot", "ls", "ce"}
+    assert {c.against for c in comparisons(result)} == {
+        "zero-shot",
+        "temperature@split",
+        "temperature@shots",
+        "ls",
+        "ce",
+    }
     verdicts = not_worse_than_cross_entropy(result)
     assert set(verdicts) == {method.name for method in result.methods} - {"ce"}
 
