@@ -6,7 +6,7 @@ A setting is a model and whose logits are explained: prompts, a linear probe, a 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -315,8 +315,10 @@ def study(
 
 
 def _mean(values: NDArray[np.float64], groups: IntArray) -> Estimate:
+    """Return the mean of similarities; its interval ends where they do, at -1 and 1."""
     known = np.isfinite(values)
-    return paired_mean(values[known], groups[known])
+    found = paired_mean(values[known], groups[known])
+    return replace(found, low=float(np.maximum(found.low, -1)), high=float(np.minimum(found.high, 1)))
 
 
 def _verdict(own: Localization | None, controls: Mapping[str, Control], groups: IntArray) -> ControlVerdict:
