@@ -35,6 +35,7 @@ class Acquisition:
         version: changes whenever the pixels do.
         words: what is different about the image, for people: "lower resolution".
         unit: of the levels.
+        level_words: how a level is put beside `words`: "{} px".
         neutral: the level that leaves every image as it is; infinite where it cannot be reached (photons, pixels).
         levels: 3 to 5, in the order of an axis; the damage grows away from `neutral`.
         apply: takes a mode "L" image, a level and the image's content key.
@@ -44,6 +45,7 @@ class Acquisition:
     version: int
     words: str
     unit: str
+    level_words: str
     neutral: float
     levels: tuple[float, ...]
     apply: Apply
@@ -85,24 +87,35 @@ class AcquisitionStep:
     @property
     def words(self) -> str:
         """`lower resolution (96 px)`."""
-        return f"{self.acquisition.words} ({self.level:g} {self.acquisition.unit})"
+        level = self.acquisition.level_words.format(f"{self.level:g}".replace("-", "\u2212"))
+        return f"{self.acquisition.words} ({level})"
 
 
 ACQUISITIONS: dict[str, Acquisition] = {
     entry.name: entry
     for entry in (
-        Acquisition("gamma", 1, "another grey curve", "gamma", 1.0, (0.5, 0.7, 1.4, 2.0), greys.gamma),
-        Acquisition("contrast", 1, "another contrast", "x", 1.0, (0.5, 0.7, 1.4, 2.0), greys.contrast),
-        Acquisition("window", 1, "another window centre", "% of the grey range", 0.0, (-20, -10, 10, 20), greys.window),
-        Acquisition("noise", 1, "more noise", "photons", math.inf, (8000, 2000, 500, 125), greys.noise),
-        Acquisition("blur", 1, "more blur", "px", 0.0, (0.5, 1, 2, 4), geometry.blur),
-        Acquisition("jpeg", 1, "stronger JPEG compression", "quality", math.inf, (75, 50, 25, 10), greys.jpeg),
-        Acquisition("resolution", 1, "lower resolution", "px", math.inf, (160, 128, 96, 64, 32), geometry.resolution),
-        Acquisition("aspect", 1, "another aspect", "width to height", 1.0, (0.7, 0.85, 1.18, 1.4), geometry.aspect),
-        Acquisition("marker", 1, "a side marker", "% of the side", 0.0, (5, 10, 20), geometry.marker),
-        Acquisition("collimation", 1, "black borders", "% of each side", 0.0, (2, 5, 10, 15), geometry.collimation),
-        Acquisition("inversion", 1, "inverted greys", "% of the images", 0.0, (10, 25, 50, 100), greys.inversion),
-        Acquisition("rotation", 1, "tilted images", "degrees", 0.0, (3, 6, 12, 24), geometry.rotation),
+        Acquisition("gamma", 1, "another grey curve", "gamma", "gamma {}", 1.0, (0.5, 0.7, 1.4, 2.0), greys.gamma),
+        Acquisition("contrast", 1, "another contrast", "factor", "x {}", 1.0, (0.5, 0.7, 1.4, 2.0), greys.contrast),
+        Acquisition(
+            "window", 1, "another window", "% of the range", "centre {} %", 0.0, (-20, -10, 10, 20), greys.window
+        ),
+        Acquisition("noise", 1, "more noise", "photons", "{} photons", math.inf, (8000, 2000, 500, 125), greys.noise),
+        Acquisition("blur", 1, "more blur", "px", "{} px", 0.0, (0.5, 1, 2, 4), geometry.blur),
+        Acquisition("jpeg", 1, "stronger JPEG", "quality", "quality {}", math.inf, (75, 50, 25, 10), greys.jpeg),
+        Acquisition(
+            "resolution", 1, "lower resolution", "px", "{} px", math.inf, (160, 128, 96, 64, 32), geometry.resolution
+        ),
+        Acquisition(
+            "aspect", 1, "another aspect", "width to height", "x {}", 1.0, (0.7, 0.85, 1.18, 1.4), geometry.aspect
+        ),
+        Acquisition("marker", 1, "a side marker", "% of the side", "{} %", 0.0, (5, 10, 20), geometry.marker),
+        Acquisition(
+            "collimation", 1, "black borders", "% of each side", "{} %", 0.0, (2, 5, 10, 15), geometry.collimation
+        ),
+        Acquisition(
+            "inversion", 1, "inverted greys", "% of the images", "{} % of them", 0.0, (10, 25, 50, 100), greys.inversion
+        ),
+        Acquisition("rotation", 1, "tilted images", "degrees", "{} degrees", 0.0, (3, 6, 12, 24), geometry.rotation),
     )
 }
 """Every acquisition transform."""

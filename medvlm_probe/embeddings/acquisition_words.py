@@ -6,8 +6,8 @@ from medvlm_probe.cohort.acquisition import ACQUISITIONS, parse_steps
 from medvlm_probe.shift.attribution import Attribution, Verdict
 from medvlm_probe.types import Estimate
 
-AGREEMENT = 0.8
-"""A transform that fewer of the halves of the patients choose than this share is named with the runner-up."""
+ALTERNATIVE = 0.2
+"""A transform that at least this share of the halves of the patients chooses is named beside the most frequent one."""
 
 
 def words_of(name: str) -> str:
@@ -23,15 +23,17 @@ def family_words(family: str) -> str:
 def attribution_sentence(found: Attribution) -> str:
     """Return why the site moved, with the shares that it rests on."""
     best, mix, parts = percent(found.parts.best), percent(found.parts.mix), found.parts
-    reason = _reason(found)
     closest = words_of(found.best)
+    why = reason(found)
     much = "Most" if parts.best.low >= 0.5 else "Part"
     mixed = f"another mix of the reference's own patients explains {mix}"
-    acquisition = f"{much} of the distance is {reason}: it explains {best}; the closest setting is {closest}."
+    acquisition = f"{much} of the distance is {why}: it explains {best}; the closest setting is {closest}."
     sentences: dict[Verdict, str] = {
         "no distance": "The site cannot be told from the reference, so there is no distance to explain.",
         "acquisition": acquisition,
-        "acquisition and other patients": f"{acquisition} Other patients explain a further {percent(parts.mix_adds)}.",
+        "acquisition and other patients": f"Acquisition and other patients: beyond another mix of the reference's own "
+        f"patients, {why} explains {percent(parts.transform_adds)} of the distance; beyond a transform, such a mix "
+        f"explains {percent(parts.mix_adds)}; both together {percent(parts.both)}.",
         "other patients": f"Not acquisition: other patients. Of the distance, {mixed}; the best transform ({closest}) "
         f"explains {best}, and nothing certain beyond that mix.",
         "not these transforms": f"Not acquisition, as far as these transforms go: the best of them ({closest}) "
@@ -49,7 +51,8 @@ def percent(share: Estimate) -> str:
     return f"{value} % [{low}, {high}]"
 
 
-def _reason(found: Attribution) -> str:
-    names = sorted(found.families, key=lambda family: -found.families[family])
-    certain = len(names) == 1 or found.families[names[0]] >= AGREEMENT
-    return family_words(names[0]) if certain else f"{family_words(names[0])} or {family_words(names[1])}"
+def reason(found: Attribution) -> str:
+    """Return which transforms the halves of the patients choose: `lower resolution or more blur`."""
+    shares = found.families_with_mix if found.verdict == "acquisition and other patients" else found.families
+    names = sorted(shares, key=lambda family: -shares[family])
+    return " or ".join(family_words(name) for name in names if name == names[0] or shares[name] >= ALTERNATIVE)

@@ -34,7 +34,7 @@ from medvlm_probe.shift.attribution_sums import (
 )
 from medvlm_probe.shift.mmd import median_bandwidth
 from medvlm_probe.shift.two_samples import TwoSamples, two_samples
-from medvlm_probe.types import Estimate
+from medvlm_probe.types import Estimate, FloatArray
 
 Verdict = Literal[
     "no distance",
@@ -85,7 +85,7 @@ class Parts:
     Attributes:
         best: by the best transform.
         mix: by re-weighting the reference's patients, without a transform.
-        both: by that transform, its patients re-weighted.
+        both: by the transform that is best once its patients are re-weighted, and that re-weighting.
         transform_adds: `both` less `mix`, paired: what no other mix of the reference's patients explains.
         mix_adds: `both` less `best`, paired: what other patients explain beyond the transform.
     """
@@ -106,6 +106,7 @@ class Attribution:
         transforms: every transform on all patients, the closest first.
         best: name of the one that is closest on all patients.
         families: family to how often it was chosen, among the halves of all splits; they add up to 1.
+        families_with_mix: the same where the reference's patients are re-weighted at once.
         parts: what the chosen transform and another mix of patients explain, cross-fitted.
         chance: the 95 % quantile, over splits of the reference, of what the best transform explains where a half of the
             reference stands for the site, as a share of `distance`; at 0 or below transforms only lead away.
@@ -117,6 +118,7 @@ class Attribution:
     transforms: tuple[TransformShare, ...]
     best: str
     families: Mapping[str, float]
+    families_with_mix: Mapping[str, float]
     parts: Parts
     chance: float
     bandwidth: float
@@ -197,8 +199,9 @@ def attribute_shift(
     chosen = [list(found)[k] for k in np.argmin(tried, axis=0)]
     columns = range(1, 1 + len(chosen))
     best, plain = joined([found[name] for name in chosen], columns), joined([base] * len(chosen), columns)
-    mix = reweighted(kernels, splits)
-    both = _both(splits, chosen, lambda name: kernels_of(view(transformed[name])))
+    mix, _ = reweighted(kernels, splits)
+    candidates = _closest_of_each_family(list(found), np.stack(tried))
+    both, chosen_with_mix = _both(splits, candidates, lambda name: kernels_of(view(transformed[name])))
     distance = makes.distance(base)
     parts = Parts(
         best=makes.share(best, plain),
@@ -207,13 +210,13 @@ def attribute_shift(
         transform_adds=makes.added(both, mix, plain),
         mix_adds=makes.added(both, best, plain),
     )
-    families = Counter(family_of(name) for name in chosen)
     chance = float(np.quantile(np.max(gains, axis=0), CHANCE_LEVEL) / abs(distance.value))
     return Attribution(
         distance=distance,
         transforms=tuple(shares),
         best=shares[0].name,
-        families={family: count / len(chosen) for family, count in families.most_common()},
+        families=_frequencies(chosen),
+        families_with_mix=_frequencies(chosen_with_mix),
         parts=parts,
         chance=chance,
         bandwidth=bandwidth,
@@ -243,17 +246,28 @@ def verdict_of(distance: Estimate, parts: Parts, chance: float) -> Verdict:
     return "not these transforms" if parts.best.high < max(chance, 2 * MIN_SHARE) else "not enough evidence"
 
 
-def _both(splits: Splits, chosen: Sequence[str], kernels_of: Callable[[str], Kernels]) -> Discrepancies:
-    """Return what is left by the transform chosen in each half with its patients re-weighted, (M,)."""
-    names = np.array(chosen)
-    found: list[Discrepancies] = []
-    columns = np.zeros(len(chosen), dtype=np.int64)
-    of_part = np.zeros(len(chosen), dtype=np.int64)
-    for part, name in enumerate(dict.fromkeys(chosen)):
-        kept = names == name
-        found.append(reweighted(kernels_of(name), splits.only(kept)))
-        of_part[kept], columns[kept] = part, np.arange(kept.sum())
-    return joined([found[part] for part in of_part], columns.tolist())
+def _both(
+    splits: Splits, candidates: Sequence[str], kernels_of: Callable[[str], Kernels]
+) -> tuple[Discrepancies, list[str]]:
+    """Return what is left by the transform that is best once patients are re-weighted, and each half's choice, (M,)."""
+    found, tried = zip(*(reweighted(kernels_of(name), splits) for name in candidates), strict=True)
+    picks = np.argmin(tried, axis=0).tolist()
+    return joined([found[k] for k in picks], range(len(picks))), [candidates[k] for k in picks]
+
+
+def _closest_of_each_family(names: Sequence[str], tried: FloatArray) -> list[str]:
+    """Return the names that are their family's closest in any of the halves, tried (names, M)."""
+    families = np.array([family_of(name) for name in names])
+    kept: set[int] = set()
+    for family in dict.fromkeys(families.tolist()):
+        own = np.flatnonzero(families == family)
+        kept |= set(own[np.argmin(tried[own], axis=0)].tolist())
+    return [names[k] for k in sorted(kept)]
+
+
+def _frequencies(chosen: Sequence[str]) -> dict[str, float]:
+    counts = Counter(family_of(name) for name in chosen)
+    return {family: count / len(chosen) for family, count in counts.most_common()}
 
 
 def _check(samples: TwoSamples, transformed: Mapping[str, ArrayLike]) -> None:

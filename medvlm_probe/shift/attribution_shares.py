@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medvlm_probe.metrics.group_jackknife import class_jackknife
 from medvlm_probe.shift.attribution_sums import Discrepancies, discrepancies, half_of, squared_mmd
-from medvlm_probe.types import BoolArray, Estimate, FloatArray
+from medvlm_probe.types import Estimate, FloatArray
 
 ROUNDS = 12
 STEP = 0.5
@@ -45,10 +45,6 @@ class Splits:
     measured_b: NDArray[np.float64]
     inner_a: NDArray[np.float64]
     inner_b: NDArray[np.float64]
-
-    def only(self, kept: BoolArray) -> Splits:
-        """Return some of the M choices."""
-        return Splits(*(getattr(self, entry.name)[:, kept] for entry in fields(self)))
 
 
 def draw_splits(n_reference: int, n_site: int, n_splits: int, rng: np.random.Generator) -> Splits:
@@ -111,8 +107,10 @@ def joined(found: Sequence[Discrepancies], columns: Sequence[int]) -> Discrepanc
     )
 
 
-def reweighted(kernels: Kernels, splits: Splits) -> Discrepancies:
+def reweighted(kernels: Kernels, splits: Splits) -> tuple[Discrepancies, NDArray[np.float64]]:
     """Return the discrepancies left when the reference's patients are re-weighted to look like the site, (M,).
+
+    Beside them stands what was left in the halves that the choices were made on, by which kernels can be chosen.
 
     The weights are exp of a function of the embedding, found on one half of the patients and applied to the other:
     kernel mean matching by exponentiated gradient, each step along the witness function between the site and the
@@ -128,7 +126,8 @@ def reweighted(kernels: Kernels, splits: Splits) -> Discrepancies:
     path = _path(kernels, splits.a, splits.b)
     exponent = np.take_along_axis(path, steps[None, None, :], axis=0)[0]
     weights = _weights(exponent, splits.measured_a)
-    return discrepancies(kernels.reference, kernels.site, kernels.across, weights, splits.measured_b)
+    left = discrepancies(kernels.reference, kernels.site, kernels.across, weights, splits.measured_b)
+    return left, trials.min(axis=0)
 
 
 def _path(kernels: Kernels, a: FloatArray, b: FloatArray) -> NDArray[np.float64]:

@@ -70,7 +70,8 @@ def test_samples_are_whole_patients_and_nest(tmp_path: Path) -> None:
 
 def test_words_of_transforms() -> None:
     assert words_of("resolution/v1@96+blur/v1@1") == "lower resolution (96 px), then more blur (1 px)"
-    assert family_words("resolution + jpeg") == "lower resolution and stronger JPEG compression"
+    assert words_of("window/v1@-10") == "another window (centre \u221210 %)"
+    assert family_words("resolution + jpeg") == "lower resolution and stronger JPEG"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_words_of_transforms() -> None:
     [
         ("acquisition", "Most of the distance is lower resolution: it explains 62 % [55, 69]", 0.62),
         ("acquisition", "Part of the distance is lower resolution: it explains 32 % [25, 39]", 0.32),
-        ("acquisition and other patients", "Most of the distance is lower resolution", 0.62),
+        ("acquisition and other patients", "Acquisition and other patients: beyond another mix", 0.62),
         ("other patients", "Not acquisition: other patients.", 0.1),
         ("not these transforms", "Not acquisition, as far as these transforms go", 0.1),
         ("no distance", "The site cannot be told from the reference", 0.0),
@@ -92,7 +93,7 @@ def test_sentences(verdict: Verdict, begin: str, share: float) -> None:
     def found(families: dict[str, float]) -> Attribution:
         entry = TransformShare(name, best, best)
         parts = Parts(best, other, best, best, other)
-        return Attribution(best, (entry,), name, families, parts, 0.02, 1.0, verdict)
+        return Attribution(best, (entry,), name, families, families, parts, 0.02, 1.0, verdict)
 
     sentence = attribution_sentence(found({"resolution": 0.9, "blur": 0.1}))
     assert sentence.startswith(begin)
