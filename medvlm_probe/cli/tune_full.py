@@ -88,11 +88,12 @@ def tune_and_show(
     else:
         title = f"All weights of {done.model.name} tuned with '{mix}' at rate {schedule.rate:g}, {asked.shots} shots"
         print_worth(output, found.worth, title=f"{title} a class", what="Model")
-        least = min(found.image_cosine.values())
+        moved = max(facts["weight_change"] for facts in found.facts.values())
         output.line(
-            f"Each draw used {result['labels_used']:,} labels and trained {result['parameters']:,} numbers. Image "
-            f"embeddings keep a mean cosine of at least {least:.6f} to those of the untuned model. Draws share the "
-            "images shown, so their spread is that of few-shot sets alone."
+            f"Each draw used {result['labels_used']:,} labels and trained {result['parameters']:,} numbers. They moved "
+            f"by at most {moved:.2g} of their length; image embeddings keep a mean cosine of at least "
+            f"{min(found.image_cosine.values()):.6f} to the untuned model's in {done.embedded.precision}. Draws share "
+            "the images shown, so their spread is that of few-shot sets alone."
         )
         if done.note:
             output.line(done.note)
@@ -122,6 +123,7 @@ class FullyTunedDraws:
                 "model": name,
                 "kept_epoch": facts["kept_epoch"],
                 "steps": facts["steps"],
+                "weight_change": facts["weight_change"],
                 "image_cosine_to_base": round(self.image_cosine[name], 6),
             }
             | self.worth[name].to_json()

@@ -87,6 +87,7 @@ class FullyTuned:
         kept_epoch: the epoch kept, from 1: the last, or with validation images the one with the least cross entropy.
         n_steps: steps taken.
         n_trained: how many numbers were trained.
+        weight_change: how far they moved, as a share of their length: both are norms over all trained numbers.
     """
 
     model: VisionLanguageModel
@@ -95,6 +96,7 @@ class FullyTuned:
     kept_epoch: int
     n_steps: int
     n_trained: int
+    weight_change: float
 
 
 def full_schedule(epochs: int, batch_size: int, rate: float = PUBLISHED_RATE) -> Schedule:
@@ -216,7 +218,18 @@ class _Full:
             parameter.requires_grad_(False)
             parameter.grad = None
         kept = schedule.epochs if held_out is None else last_least(np.array(validation)) + 1
-        return FullyTuned(self.tower.model, tuple(losses), tuple(validation), kept, n_all, self.tower.n_trained)
+        return FullyTuned(
+            self.tower.model, tuple(losses), tuple(validation), kept, n_all, self.tower.n_trained, self._weight_change()
+        )
+
+    def _weight_change(self) -> float:
+        before: Any = self.base.module  # type: ignore[attr-defined]
+        moved = length = 0.0
+        for name, old in before.named_parameters():
+            if name in self.tower.parameters:
+                moved += float((self.tower.parameters[name].double() - old.double()).square().sum())
+                length += float(old.double().square().sum())
+        return float(np.sqrt(moved / length))
 
     def _step(self, plan: Batches, step: int) -> float:
         """Take one step; returns the loss before it."""

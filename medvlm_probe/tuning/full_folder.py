@@ -47,7 +47,8 @@ A research artefact, made by `medvlm-probe tune --regime full`. Not a medical de
 | | |
 | --- | --- |
 | base | {base}, fingerprint `{fingerprint}`, licence of its weights: {licence} |
-| trained | {n_trained:,} numbers: both towers. The logit scale is {scale:g}, not trained |
+| trained | {n_trained:,} numbers: both towers, moved by {change:.2g} of their length |
+| logit scale | {scale:g}, not trained |
 | texts | the prompts below, as plain texts |
 | labels | {labels} |
 | loss | `{loss}`, {optimizer} at rate {rate:g} |
@@ -175,6 +176,7 @@ def _facts(material: FullMaterial, training: Training, tuned: FullyTuned, key: s
         "seed": training.seed,
         "labels_used": few_shot.n_labels_used,
         "parameters": tuned.n_trained,
+        "weight_change": tuned.weight_change,
         "steps": tuned.n_steps,
         "kept_epoch": tuned.kept_epoch,
         "losses": list(tuned.losses),
@@ -224,6 +226,7 @@ def _card(name: str, base: Base, facts: Mapping[str, Any]) -> str:
         licence=base.licence,
         fingerprint=facts["base_fingerprint"],
         n_trained=facts["parameters"],
+        change=facts["weight_change"],
         scale=facts["logit_scale"],
         labels=", ".join(f"`{label}`" for label in facts["labels"]),
         loss=facts["loss"],

@@ -26,6 +26,7 @@ def test_a_fully_tuned_model_serves_zero_shot_with_the_numbers_shown(run: Run, t
     assert (found["regime"], found["optimizer"], found["rate"], found["labels_used"]) == ("full", "adamw", 1e-4, 2)
     assert (draw["model"], draw["steps"]) == ("seed-00", 2)
     assert 0.5 < draw["image_cosine_to_base"] < 1
+    assert 0 < draw["weight_change"] < 0.1
     assert json.loads((tmp_path / "out" / "run.json").read_text())["roles"]["train_from"] == "calib"
     served = run(
         "zero-shot", *COHORT, "--split", "test", "--model", "local:out/seed-00", "--score", "probability", "--json"
@@ -34,7 +35,7 @@ def test_a_fully_tuned_model_serves_zero_shot_with_the_numbers_shown(run: Run, t
     assert served.json["macro"]["auroc"]["value"] == pytest.approx(draw["macro_auroc"]["value"])
     again = run("tune", *QUICK, "--out", "out")
     assert again.code == 0, again.err
-    for words in ("Zero-shot, untuned", "seed-00", "mean cosine of at least", "2 labels"):
+    for words in ("Zero-shot, untuned", "seed-00", "of their length", "mean cosine of at least", "2 labels"):
         assert words in again.out
     seen = run("embed", *COHORT[:2], "--model", "local:out/seed-00", "--json")
     assert seen.json["seen_in_training"]["n_seen"] == 2

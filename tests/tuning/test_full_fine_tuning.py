@@ -115,6 +115,12 @@ def test_equals_a_loop_by_hand_and_leaves_the_base_alone(model: Any, home: Path,
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5)
     assert torch.equal(found["logit_scale"], model.module.logit_scale)
     assert tuned.n_trained == sum(parameter.numel() for parameter in parameters)
+    old = {name: value for name, value in model.module.named_parameters() if name != "logit_scale"}
+    distance, length = (
+        sum(float(part.square().sum()) for part in parts) ** 0.5
+        for parts in ([found[name] - value for name, value in old.items()], old.values())
+    )
+    assert tuned.weight_change == pytest.approx(distance / length, rel=1e-4)
     assert not torch.equal(found["visual.proj"], model.module.state_dict()["visual.proj"])
     assert not torch.equal(found["text_projection"], model.module.state_dict()["text_projection"])
 
@@ -210,7 +216,7 @@ def test_a_folder_that_every_command_loads(model: Any, home: Path, classes: Coho
     assert declared[1].image_keys() == {material.keys[row] for row in training.few_shot.rows.tolist()}
     assert json.loads((tmp_path / "tuned" / FACTS_FILE).read_text()) == facts
     card = (tmp_path / "tuned" / "model_card.md").read_text()
-    assert "The logit scale is 20, not trained" in card
+    assert "| logit scale | 20, not trained |" in card
     assert "- `left`: left" in card
 
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "tuned").rglob("*")}
