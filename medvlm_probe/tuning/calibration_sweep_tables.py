@@ -11,6 +11,8 @@ import pandas as pd
 
 from medvlm_probe.metrics.permutation import holm
 from medvlm_probe.metrics.two_way_bootstrap import (
+    MIN_GROUPS,
+    MIN_GROUPS_SKEWED,
     Difference,
     TwoWaySample,
     not_worse,
@@ -18,7 +20,7 @@ from medvlm_probe.metrics.two_way_bootstrap import (
     two_way_estimate,
 )
 from medvlm_probe.tuning.calibration_sweep import ZERO_SHOT
-from medvlm_probe.tuning.calibration_sweep_measures import COMPARED, MACRO, POOLED, Measured, SweepResult
+from medvlm_probe.tuning.calibration_sweep_measures import COMPARED, ERRORS, MACRO, POOLED, Measured, SweepResult
 from medvlm_probe.types import Estimate, finite_or_none
 
 REFERENCES = (ZERO_SHOT, "temperature@split", "temperature@shots", "ls", "ce")
@@ -55,9 +57,16 @@ class Compared:
         }
 
 
+def least_groups(metric: str) -> int:
+    """Return from how many groups on a metric's interval covers as it should."""
+    return MIN_GROUPS_SKEWED if metric in (*ERRORS, "nll") else MIN_GROUPS
+
+
 def estimate(result: SweepResult, method: Measured, scope: str, metric: str) -> Estimate:
     """Return the mean over draws of a metric with its interval."""
-    return two_way_estimate(method.scopes[scope][metric], result.n_images, bounds=BOUNDS[metric])
+    return two_way_estimate(
+        method.scopes[scope][metric], result.n_images, bounds=BOUNDS[metric], min_groups=least_groups(metric)
+    )
 
 
 def comparisons(result: SweepResult, *, scopes: Sequence[str] | None = None) -> list[Compared]:
@@ -83,7 +92,10 @@ def comparisons(result: SweepResult, *, scopes: Sequence[str] | None = None) -> 
 
 def _family(result: SweepResult, base: Measured, others: Sequence[Measured], scope: str, metric: str) -> list[Compared]:
     tested = [
-        two_way_difference(_less(method, base, scope, metric), result.n_images, family=len(others)) for method in others
+        two_way_difference(
+            _less(method, base, scope, metric), result.n_images, family=len(others), min_groups=least_groups(metric)
+        )
+        for method in others
     ]
     adjusted = holm(np.array([difference.p_value for difference in tested]))
     return [
