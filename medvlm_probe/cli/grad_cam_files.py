@@ -161,7 +161,7 @@ def _gallery(result: MapResult, request: MapRequest, label: str) -> Figure | Non
         image = np.asarray(picture.convert("L"))
         region = result.material.images.region(row, label)
         site = str(result.material.done.cohort.sites()[row])
-        words = [", ".join(filter(None, [result.material.names[row], site])), _above(values[row], " of negatives")]
+        words = [", ".join(filter(None, [result.material.names[row], site])), _above(values[row], "negatives")]
         mask = None if region is None else region.mask(*image.shape)
         return GalleryEntry(words, image, _on_image(result, entry, picture.size, maps[row]), mask)
 
@@ -248,7 +248,10 @@ def _score_words(result: MapResult, entry: LabelMaps, row: int) -> str:
 
 
 def _above(share: float, of: str = "") -> str:
-    return "above all" + of if share == 1 else f"above {100 * share:.0f} %{of}"
+    """Return a place among the negatives in words: `above 87 %`, and with what they are `above 87 % of negatives`."""
+    if share == 1:
+        return f"above all {of}".rstrip()
+    return f"above {100 * share:.0f} %" + (f" of {of}" if of else "")
 
 
 def _scale_note(result: MapResult, entry: LabelMaps) -> str:
