@@ -19,13 +19,17 @@ CLAIM = 0.92
 BINNED = ("ece", "ace", "mce")
 SCORES = ("brier", "nll", "calibration_in_the_large", "overconfidence", "sure_errors", "risk_coverage")
 KERNELS = ("ece_kde", "smooth_ece")
-SOME_LAYOUTS = [(50, 0.5), (200, 0.0), (2000, 0.5)]
 SPREAD = [
     (confidences, list(CHANCES)[(row + column) % len(CHANCES)], *layout)
     for row, confidences in enumerate(CONFIDENCES)
     for column, layout in enumerate(LAYOUTS)
 ]
 """Every confidence with every layout and every truth, once each; `analyses/interval_coverage.py` runs all of them."""
+SPREAD_OF_KERNELS = [
+    (("top label", "rare label")[(row + column) % 2], chances, *layout)
+    for row, chances in enumerate(("calibrated", "over-confident", "under-confident"))
+    for column, layout in enumerate([(50, 0.5), (200, 0.0), (2000, 0.5)])
+]
 
 
 def assert_covers(found: list[Estimate], truth: float, name: str) -> None:
@@ -33,15 +37,6 @@ def assert_covers(found: list[Estimate], truth: float, name: str) -> None:
     claimed = np.array([e.reliable and np.isfinite(e.value) for e in found])
     hits = int(covered(found, truth)[claimed].sum())
     assert stats.binom.cdf(hits, int(claimed.sum()), CLAIM) >= 0.001, f"{name}: {hits} of {claimed.sum()} cover"
-
-
-@pytest.mark.parametrize(("n", "correlation"), SOME_LAYOUTS)
-@pytest.mark.parametrize("confidences", ["top label", "rare label"])
-def test_intervals_cover_where_they_claim_to(confidences: str, n: int, correlation: float) -> None:
-    for chances in ("calibrated", "over-confident"):
-        design = Answers(confidences, chances, n, correlation)
-        for name, found in estimates(design, BINNED + SCORES, 25, np.random.default_rng(n)).items():
-            assert_covers(found, truths(confidences, chances)[name], f"{name}, {design}")
 
 
 @pytest.mark.slow
@@ -53,13 +48,11 @@ def test_intervals_cover_across_designs(confidences: str, chances: str, n: int, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "correlation"), SOME_LAYOUTS)
-@pytest.mark.parametrize("chances", ["calibrated", "over-confident", "under-confident"])
-def test_kernel_intervals_cover_where_they_claim_to(chances: str, n: int, correlation: float) -> None:
-    for confidences in ("top label", "rare label"):
-        design = Answers(confidences, chances, n, correlation)
-        for name, found in estimates(design, KERNELS, 12, np.random.default_rng(n)).items():
-            assert_covers(found, truths(confidences, chances)[name], f"{name}, {design}")
+@pytest.mark.parametrize(("confidences", "chances", "n", "correlation"), SPREAD_OF_KERNELS)
+def test_kernel_intervals_cover_where_they_claim_to(confidences: str, chances: str, n: int, correlation: float) -> None:
+    design = Answers(confidences, chances, n, correlation)
+    for name, found in estimates(design, KERNELS, 12, np.random.default_rng(n)).items():
+        assert_covers(found, truths(confidences, chances)[name], f"{name}, {design}")
 
 
 @pytest.mark.slow
