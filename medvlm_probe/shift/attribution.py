@@ -88,6 +88,8 @@ class Parts:
         both: by the transform that is best once its patients are re-weighted, and that re-weighting.
         transform_adds: `both` less `mix`, paired: what no other mix of the reference's patients explains.
         mix_adds: `both` less `best`, paired: what other patients explain beyond the transform.
+        beats_mix: `best` less `mix`, paired. Re-weighting costs precision, so a transform that explains all alone can
+            look worse together with a mix.
     """
 
     best: Estimate
@@ -95,6 +97,7 @@ class Parts:
     both: Estimate
     transform_adds: Estimate
     mix_adds: Estimate
+    beats_mix: Estimate
 
 
 @dataclass(frozen=True)
@@ -209,6 +212,7 @@ def attribute_shift(
         both=makes.share(both, plain),
         transform_adds=makes.added(both, mix, plain),
         mix_adds=makes.added(both, best, plain),
+        beats_mix=makes.added(best, mix, plain),
     )
     chance = float(np.quantile(np.max(gains, axis=0), CHANCE_LEVEL) / abs(distance.value))
     return Attribution(
@@ -228,8 +232,8 @@ def verdict_of(distance: Estimate, parts: Parts, chance: float) -> Verdict:
     """Return what the shares allow to say, always by their intervals.
 
     - `no distance`: the distance's interval reaches 0, so there is nothing to explain.
-    - `acquisition`: the transform explains more than 10 % and more than chance, and adds to what another mix of the
-      reference's patients explains.
+    - `acquisition`: the transform explains more than 10 % and more than chance, and more than another mix of the
+      reference's patients does, alone or together with such a mix.
     - `other patients`: such a mix explains more than 40 %, and adds more than 10 % to what the transform explains. Less
       may be any distance: some of the reference's patients always lie a little to the site's side.
     - `acquisition and other patients`: as `acquisition`, and such a mix adds more than 10 % to the transform.
@@ -239,7 +243,8 @@ def verdict_of(distance: Estimate, parts: Parts, chance: float) -> Verdict:
     if not distance.low > 0:
         return "no distance"
     mix_adds = parts.mix_adds.low > MIN_SHARE
-    if parts.best.low > max(chance, MIN_SHARE) and parts.transform_adds.low > 0:
+    more_than_mix = parts.beats_mix.low > 0 or parts.transform_adds.low > 0
+    if parts.best.low > max(chance, MIN_SHARE) and more_than_mix:
         return "acquisition and other patients" if mix_adds else "acquisition"
     if mix_adds and parts.mix.low > MIN_MIX_SHARE:
         return "other patients"

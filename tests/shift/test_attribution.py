@@ -171,13 +171,13 @@ def _around(value: float, half: float) -> Estimate:
         (0.6, 0.1, 0.5, 0.0, "acquisition"),
         (0.6, 0.5, 0.3, 0.3, "acquisition and other patients"),
         (0.6, 0.7, 0.0, 0.2, "other patients"),
-        (0.6, 0.4, 0.0, 0.2, "not enough evidence"),
+        (0.45, 0.42, 0.0, 0.2, "not enough evidence"),
         (0.0, 0.0, 0.0, 0.0, "not these transforms"),
         (0.6, 0.6, 0.0, 0.0, "not enough evidence"),
     ],
 )
 def test_verdicts(best: float, mix: float, adds: float, mix_adds: float, verdict: str) -> None:
-    estimates = [_around(value, 0.05) for value in (best, mix, 0.8, adds, mix_adds)]
+    estimates = [_around(value, 0.05) for value in (best, mix, 0.8, adds, mix_adds, best - mix)]
     assert verdict_of(_around(0.1, 0.05), Parts(*estimates), 0.02) == verdict
     assert verdict_of(_around(0.04, 0.05), Parts(*estimates), 0.02) == "no distance"
 
