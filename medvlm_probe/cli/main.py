@@ -10,6 +10,7 @@ import typer
 
 from medvlm_probe import __version__
 from medvlm_probe.cli import (
+    audit,
     calibration,
     cohort,
     doctor,
@@ -39,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.command("audit")(audit.audit)
 app.command("embed-dist")(embed_dist.embed_dist)
 app.command("zero-shot")(zero_shot.zero_shot)
 app.command("calibration")(calibration.calibration)

@@ -1,0 +1,163 @@
+"""One audit: every question asked in turn, and what could not be answered noted with the reason."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvlm_probe.audit.calibration import examine_calibration
+from medvlm_probe.audit.data_shift import examine_shift
+from medvlm_probe.audit.evidence import AuditEvidence
+from medvlm_probe.audit.facts import SAMPLED, examine_facts
+from medvlm_probe.audit.inputs import AuditInputs, people
+from medvlm_probe.audit.label_frequency import estimate_frequencies
+from medvlm_probe.audit.outlying import examine_outliers
+from medvlm_probe.audit.performance_by_site import examine_performance
+from medvlm_probe.audit.policy import Policy
+from medvlm_probe.audit.practice import examine_practice
+from medvlm_probe.audit.repair import NOT_ASKED as REPAIR_NOT_ASKED
+from medvlm_probe.audit.repair import Repair, examine_repair
+from medvlm_probe.audit.sizes import examine_sizes
+from medvlm_probe.audit.traps import find_traps
+from medvlm_probe.audit.verdicts import Explanation, JudgedOn, check_labels, judge
+from medvlm_probe.audit.what_moved import identify
+from medvlm_probe.audit.why import NOT_ASKED as WHY_NOT_ASKED
+from medvlm_probe.audit.why import Why
+from medvlm_probe.audit.without_labels import estimate_without_labels
+from medvlm_probe.errors import InputError
+from medvlm_probe.types import Scores
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How thoroughly an audit looks.
+
+    Attributes:
+        n_permutations: of every permutation test; tests stop sooner once a p-value is clearly large.
+        n_sampled: images of each side that are opened for their facts; 0 opens none.
+        logit_scale: of the model.
+        child_scores: see `traps.find_traps`.
+        seen: sentences on images that the model has seen in training.
+        explanations: see `verdicts.JudgedOn`.
+        why: computes the attribution; None where it was not asked for.
+        score: vectors to scores, for repair; None where it was not asked for.
+    """
+
+    n_permutations: int = 9_999
+    n_sampled: int = SAMPLED
+    logit_scale: float = 1.0
+    child_scores: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+    seen: Sequence[str] = ()
+    explanations: Mapping[str, Explanation] | None = None
+    why: Callable[[AuditInputs], Why] | None = None
+    score: Callable[[np.ndarray[Any, Any]], Scores] | None = None
+
+
+@dataclass
+class _Interview:
+    """Asks questions, and keeps the seconds and the reasons of what was not answered."""
+
+    say: Callable[[str], None]
+    skipped: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def ask(self, name: str, question: Callable[[], Found]) -> Found | None:
+        started = time.perf_counter()
+        try:
+            return question()
+        except InputError as error:
+            self.skipped[name] = str(error)
+            return None
+        finally:
+            self.seconds[name] = time.perf_counter() - started
+            self.say(f"{name.replace('_', ' ')}: {self.seconds[name]:.1f} s")
+
+
+def examine(
+    inputs: AuditInputs, policy: Policy, settings: Settings, *, say: Callable[[str], None] = lambda _: None
+) -> AuditEvidence:
+    """Ask every question and judge the policy.
+
+    Args:
+        inputs: both sides.
+        policy: the rules.
+        settings: how thoroughly to look.
+        say: told how far it is.
+
+    Raises:
+        UnknownNameError: the policy names a label that there is not.
+    """
+    check_labels(policy, inputs.labels)
+    interview = _Interview(say)
+    ask = interview.ask
+    facts = ask(
+        "facts",
+        lambda: examine_facts(inputs, n_permutations=settings.n_permutations, n_sampled=settings.n_sampled),
+    )
+    shift = ask("shift", lambda: examine_shift(inputs, n_permutations=settings.n_permutations))
+    what_moved = ask("what_moved", lambda: identify(inputs))
+    label_shift = ask("label_shift", lambda: estimate_frequencies(inputs))
+    outliers = ask("outliers", lambda: examine_outliers(inputs, logit_scale=settings.logit_scale))
+    performance = ask("performance", lambda: examine_performance(inputs))
+    calibration = ask("calibration", lambda: examine_calibration(inputs))
+    label_free = ask("label_free", lambda: estimate_without_labels(inputs))
+    sizes = ask("sample_sizes", lambda: examine_sizes(inputs, performance, label_shift))
+    practice = ask("practice", lambda: examine_practice(inputs, performance, label_shift))
+    why = ask("why", lambda: _why(inputs, settings))
+    repair = ask("repair", lambda: _repair(inputs, settings))
+    traps = find_traps(inputs, facts, child_scores=settings.child_scores, seen=settings.seen)
+    judged_on = JudgedOn(inputs, shift, outliers, calibration, settings.explanations, interview.skipped)
+    return AuditEvidence(
+        facts=facts,
+        shift=shift,
+        what_moved=what_moved,
+        label_shift=label_shift,
+        why=why,
+        outliers=outliers,
+        performance=performance,
+        calibration=calibration,
+        label_free=label_free,
+        sample_sizes=sizes,
+        practice=practice,
+        repair=repair,
+        traps=traps,
+        verdicts=judge(policy, judged_on),
+        policy=policy.name,
+        skipped=interview.skipped,
+        words={label: inputs.words(label) for label in inputs.labels},
+        counts=_counts(inputs),
+        seconds=interview.seconds,
+        notes=inputs.notes,
+    )
+
+
+def _why(inputs: AuditInputs, settings: Settings) -> Why:
+    if settings.why is None:
+        raise InputError(WHY_NOT_ASKED)
+    return settings.why(inputs)
+
+
+def _repair(inputs: AuditInputs, settings: Settings) -> Repair:
+    if settings.score is None:
+        raise InputError(REPAIR_NOT_ASKED)
+    return examine_repair(inputs, settings.score)
+
+
+def _counts(inputs: AuditInputs) -> dict[str, int | str]:
+    return {
+        "group": inputs.site.cohort.group_kind,
+        "reference_images": len(inputs.whole_reference),
+        "reference_people": people(inputs.whole_reference.groups),
+        "compared_images": len(inputs.reference),
+        "chosen_on_images": len(inputs.chosen_on),
+        "site_images": len(inputs.site),
+        "site_people": people(inputs.site.groups),
+        "left_out_as_the_reference_s": inputs.n_shared,
+    }

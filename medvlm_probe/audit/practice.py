@@ -1,0 +1,174 @@
+"""What happens in practice: findings missed and false alarms per 1,000 examinations, and a plan of referral."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medvlm_probe.audit.inputs import FEWEST_PEOPLE, AuditInputs, people
+from medvlm_probe.audit.label_frequency import LabelFrequencies, true_prevalence
+from medvlm_probe.audit.performance_by_site import Performance
+from medvlm_probe.errors import InputError
+from medvlm_probe.metrics.proportions import proportion
+from medvlm_probe.shift.practice import (
+    PerThousand,
+    ReferralPoint,
+    choose_referral,
+    doubt_of_calls,
+    per_thousand,
+    referral_at,
+)
+from medvlm_probe.types import Estimate, finite_or_none
+
+LEAST_RECALL = 0.95
+"""What model and reader together shall find where a plan is chosen, at the reference."""
+
+
+@dataclass(frozen=True)
+class LabelPractice:
+    """One label in practice.
+
+    Attributes:
+        label: its name.
+        numbers: per 1,000 examinations at the site's prevalence.
+        errors_from, prevalence_from: `site labels`, or `reference`, or `estimated`: where the numbers come from.
+        plan: the referral plan on the images that it was chosen on; None where none reaches the recall.
+        at_site: the same plan at the site; None without labels there.
+        referred: share of the site's images that the plan sends to a reader.
+    """
+
+    label: str
+    numbers: PerThousand
+    errors_from: str
+    prevalence_from: str
+    plan: ReferralPoint | None
+    at_site: ReferralPoint | None
+    referred: Estimate | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {
+            "label": self.label,
+            "missed": self.numbers.missed.to_json(),
+            "false_alarms": self.numbers.false_alarms.to_json(),
+            "called": finite_or_none(self.numbers.called),
+            "prevalence": self.numbers.prevalence.to_json(),
+            "errors_from": self.errors_from,
+            "prevalence_from": self.prevalence_from,
+            "referral": {
+                "least_recall": LEAST_RECALL,
+                "chosen_on_reference": _point(self.plan),
+                "at_site": _point(self.at_site),
+                "referred_at_site": self.referred.to_json() if self.referred else None,
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Practice:
+    """Every label in practice."""
+
+    labels: tuple[LabelPractice, ...]
+
+    def sentence(self, words: Mapping[str, str]) -> str:
+        """Which finding would be missed most."""
+        known = [e for e in self.labels if math.isfinite(e.numbers.missed.value)]
+        if not known:
+            return "Numbers per 1,000 examinations cannot be told: neither the site nor the reference gives them."
+        worst = max(known, key=lambda e: e.numbers.missed.value)
+        missed, alarms = worst.numbers.missed, worst.numbers.false_alarms
+        text = (
+            f"Of 1,000 examinations, {missed.value:.0f} [{missed.low:.0f}, {missed.high:.0f}] would have "
+            f"{words.get(worst.label, worst.label).lower()} missed and {alarms.value:.0f} a false alarm"
+        )
+        if worst.errors_from == "reference":
+            text += ", if recall and specificity are the reference's, which the site's labels do not tell"
+        return text + "."
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every label's numbers as JSON."""
+        return {"labels": [entry.to_json() for entry in self.labels]}
+
+
+def examine_practice(
+    inputs: AuditInputs, performance: Performance | None, frequencies: LabelFrequencies | None
+) -> Practice:
+    """Return every label's numbers; what the site's labels do not tell is taken from the reference, and says so.
+
+    Raises:
+        InputError: no thresholds: the reference has no labels.
+    """
+    deployed = inputs.deployed
+    if deployed is None or inputs.chosen_on.scores is None or inputs.site.scores is None:
+        raise InputError("No thresholds: the reference has no labels to choose them on.")
+    estimated = {e.label: e.shift.em for e in frequencies.labels} if frequencies else {}
+    found = []
+    for k, label in enumerate(inputs.labels):
+        recall, specificity, errors_from = _errors(inputs, performance, label)
+        if recall is None or specificity is None:
+            continue
+        truth = true_prevalence(inputs, k)
+        prevalence = truth or estimated.get(label)
+        if prevalence is None:
+            continue
+        prevalence_from = "site labels" if truth else "estimated"
+        numbers = per_thousand(recall, specificity, prevalence)
+        found.append(LabelPractice(label, numbers, errors_from, prevalence_from, *_referral(inputs, k)))
+    if not found:
+        raise InputError("No label has a recall and a prevalence that can be told.")
+    return Practice(tuple(found))
+
+
+def _errors(
+    inputs: AuditInputs, performance: Performance | None, label: str
+) -> tuple[Estimate | None, Estimate | None, str]:
+    if performance is not None:
+        cell = performance.whole("site")[label]
+        recall, specificity = cell.estimate("recall"), cell.estimate("specificity")
+        if recall is not None and specificity is not None:
+            return recall, specificity, "site labels"
+    side, k = inputs.reference, inputs.column(label)
+    if inputs.deployed is None or side.scores is None or label not in inputs.deployed.thresholds.values:
+        return None, None, ""
+    y, called = side.targets[:, k], inputs.deployed.called(side.scores)[:, k]
+    if min(people(side.groups[y == kind]) for kind in (1, 0)) < FEWEST_PEOPLE:
+        return None, None, ""
+    return (
+        proportion(called[y == 1], side.groups[y == 1]),
+        proportion(~called[y == 0], side.groups[y == 0]),
+        "reference",
+    )
+
+
+def _referral(inputs: AuditInputs, column: int) -> tuple[ReferralPoint | None, ReferralPoint | None, Estimate | None]:
+    """Return the plan on the half that it was chosen on, and at the site."""
+    deployed, chosen_on, site = inputs.deployed, inputs.chosen_on, inputs.site
+    if deployed is None or chosen_on.scores is None or site.scores is None or math.isnan(deployed.cuts[column]):
+        return None, None, None
+    cut = float(deployed.cuts[column])
+    doubts, calls = [], []
+    for side in (chosen_on, site):
+        p = deployed.probabilities(side.scores) if side.scores is not None else None
+        if p is None or not 0 < cut < 1:
+            return None, None, None
+        doubts.append(doubt_of_calls(p[:, column], cut))
+        calls.append(p[:, column] >= cut)
+    y = chosen_on.targets[:, column]
+    plan = choose_referral(y, calls[0], doubts[0], chosen_on.groups, least_recall=LEAST_RECALL)
+    if plan is None:
+        return None, None, None
+    truth = site.targets[:, column]
+    enough = min(people(site.groups[truth == kind]) for kind in (1, 0)) >= FEWEST_PEOPLE
+    at_site = referral_at(truth, calls[1], doubts[1], site.groups, plan.threshold) if enough else None
+    return plan, at_site, proportion(np.asarray(doubts[1] > plan.threshold), site.groups)
+
+
+def _point(point: ReferralPoint | None) -> dict[str, Any] | None:
+    if point is None:
+        return None
+    parts = ("referred", "recall", "specificity", "error", "team_recall")
+    return {"threshold": finite_or_none(point.threshold), **{name: getattr(point, name).to_json() for name in parts}}

@@ -1,0 +1,123 @@
+"""How well it works, estimated without the site's labels; beside the truth where there are labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medvlm_probe.audit.inputs import FEWEST_PEOPLE, AuditInputs, people
+from medvlm_probe.errors import InputError
+from medvlm_probe.shift.label_free import estimate_label_free
+from medvlm_probe.shift.label_free_validation import validate_label_free
+from medvlm_probe.types import Estimate
+
+
+@dataclass(frozen=True)
+class LabelFreeRow:
+    """One estimate without labels; `truth` is None where the site's labels do not tell, `holds` then too."""
+
+    label: str
+    method: str
+    metric: str
+    estimate: Estimate
+    truth: Estimate | None
+    holds: bool | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {
+            **vars(self),
+            "estimate": self.estimate.to_json(),
+            "truth": self.truth.to_json() if self.truth else None,
+        }
+
+
+@dataclass(frozen=True)
+class LabelFree:
+    """All estimates, and the labels left out with the reason."""
+
+    rows: tuple[LabelFreeRow, ...]
+    left_out: Mapping[str, str]
+
+    @property
+    def sentence(self) -> str:
+        """What the estimates say, and how far the truth bore them out."""
+        checked = [row for row in self.rows if row.holds is not None and row.metric == "accuracy"]
+        if checked:
+            by_method: dict[str, list[LabelFreeRow]] = {}
+            for row in checked:
+                by_method.setdefault(row.method, []).append(row)
+            parts = []
+            for name, rows in by_method.items():
+                off = np.mean([abs(row.estimate.value - row.truth.value) for row in rows if row.truth])
+                right = sum(bool(row.holds) for row in rows)
+                parts.append(f"{name.replace('_', ' ')} {right} of {len(rows)} (off by {100 * off:.0f} points)")
+            return f"Accuracy estimated without labels, intervals that hold the truth: {'; '.join(parts)}."
+        recalls = [
+            row.estimate.value
+            for row in self.rows
+            if row.metric == "accuracy" and row.method == "average_thresholded_confidence"
+        ]
+        known = [value for value in recalls if math.isfinite(value)]
+        if not known:
+            return "Nothing could be estimated without labels."
+        return (
+            f"Without labels, accuracy is estimated at {min(known):.2f} to {max(known):.2f} over {len(known)} labels; "
+            "the site has no truth to hold that against, so no rule passes by it."
+        )
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return every estimate as JSON."""
+        return [row.to_json() for row in self.rows]
+
+
+def estimate_without_labels(inputs: AuditInputs) -> LabelFree:
+    """Return every label's estimates by every method; probabilities are those calibrated at the reference.
+
+    Raises:
+        InputError: no probabilities, or no label that the reference knows well enough.
+    """
+    deployed, first, second = inputs.deployed, inputs.reference, inputs.site
+    if deployed is None or first.scores is None or second.scores is None:
+        raise InputError("The reference has no labels, so nothing can be estimated without the site's.")
+    p, q = deployed.probabilities(first.scores), deployed.probabilities(second.scores)
+    if p is None or q is None:
+        raise InputError("Cosines are no probabilities: take prompts with negatives.")
+    rows: list[LabelFreeRow] = []
+    left_out = {}
+    for k, label in enumerate(inputs.labels):
+        y, cut = first.targets[:, k], float(deployed.cuts[k])
+        if min(people(first.groups[y == kind]) for kind in (1, 0)) < FEWEST_PEOPLE:
+            left_out[label] = "fewer than 10 people with or without it in the half of the reference that is compared"
+        elif math.isnan(cut):
+            left_out[label] = "its scores do not rise with the finding at the reference"
+        else:
+            rows += _rows(inputs, label, y, p[:, k], q[:, k], cut)
+    if not rows:
+        raise InputError("No label is known of enough people at the reference.")
+    return LabelFree(tuple(rows), left_out)
+
+
+def _rows(
+    inputs: AuditInputs,
+    label: str,
+    y: np.ndarray[Any, Any],
+    p: np.ndarray[Any, Any],
+    q: np.ndarray[Any, Any],
+    cut: float,
+) -> list[LabelFreeRow]:
+    truth, rng = inputs.site.targets[:, inputs.column(label)], inputs.rng(f"label free {label}")
+    own, other = inputs.reference.groups, inputs.site.groups
+    if min(people(other[truth == kind]) for kind in (1, 0)) >= FEWEST_PEOPLE:
+        checks = validate_label_free(y, p, truth, q, own, other, threshold=cut, rng=rng)
+        return [LabelFreeRow(label, c.method, c.metric, c.estimate, c.truth, c.holds) for c in checks]
+    found = estimate_label_free(y, p, q, own, other, threshold=cut, rng=rng)
+    return [
+        LabelFreeRow(label, method, metric, estimate, None, None)
+        for method, estimates in found.items()
+        for metric, estimate in estimates.items()
+    ]
