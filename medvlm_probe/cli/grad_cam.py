@@ -105,6 +105,14 @@ def grad_cam(
     layer: Annotated[
         str | None, typer.Option("--layer", help="A layer in place of the model's own.", rich_help_panel=COMPUTE)
     ] = None,
+    faithfulness: Annotated[
+        int,
+        typer.Option(
+            "--faithfulness", min=0,
+            help="Images of each label whose patches are taken out and put back, some 230 passes an image.",
+            rich_help_panel=COMPUTE,
+        ),
+    ] = 0,
     reference: Annotated[
         int,
         typer.Option("--reference", min=0, help="Random images that scores are ranked among.", rich_help_panel=COMPUTE),
@@ -164,7 +172,7 @@ def grad_cam(
         threshold_from=threshold_from,
         sample=sample,
         reference=reference,
-        options=MapOptions(method, layer, seed),
+        options=MapOptions(method, layer, seed, faithfulness),
         compute=compute,
         panels=panels,
     )

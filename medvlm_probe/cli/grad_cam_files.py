@@ -38,7 +38,14 @@ FIGURE_MEASURES = {
 def write_maps(output: Output, folder: Path, result: MapResult, request: MapRequest) -> list[Path]:
     """Write the tables, the JSON and the figures; returns the files written."""
     from medvlm_probe.cli.grad_cam_run import DRAWN_UNASKED
-    from medvlm_probe.saliency.heat_map_tables import control_table, image_table, localization_table, strata_table
+    from medvlm_probe.saliency.heat_map_tables import (
+        control_table,
+        curve_table,
+        faithfulness_table,
+        image_table,
+        localization_table,
+        strata_table,
+    )
 
     material, found = result.material, result.found
     cohort = material.done.cohort
@@ -46,6 +53,8 @@ def write_maps(output: Output, folder: Path, result: MapResult, request: MapRequ
         "localization": localization_table(found),
         "strata": strata_table(found),
         "controls": control_table(found),
+        "faithfulness": faithfulness_table(found),
+        "faithfulness_curves": curve_table(found),
         "images": image_table(found, cohort, material.names, result.scores),
         "key": _key(result),
     }
@@ -77,6 +86,9 @@ def write_maps(output: Output, folder: Path, result: MapResult, request: MapRequ
             written += _write_images(folder / f"errors_{label}", gallery)
     if len(tables["localization"]):
         written += write_figure(folder / "localization", _measures(result, tables["localization"]))
+    if len(tables["faithfulness"]):
+        figure = _faithfulness(result, tables["faithfulness_curves"], tables["faithfulness"])
+        written += write_figure(folder / "faithfulness", figure)
     return written
 
 
@@ -204,6 +216,22 @@ def _measures(result: MapResult, table: pd.DataFrame) -> Figure:
         labels_words={label: cohort.card.words(label) for label in own["label"].unique()},
         title=f"Do maps of {result.material.done.model.name} find the findings?",
         note=result.note or None,
+    )
+
+
+def _faithfulness(result: MapResult, curves: pd.DataFrame, areas: pd.DataFrame) -> Figure:
+    from medvlm_probe.plots.saliency_faithfulness import faithfulness_figure
+    from medvlm_probe.saliency.faithfulness import FILLS
+
+    fills = {entry.faithfulness.fill for entry in result.found if entry.faithfulness is not None}
+    words = [f"In a patch's place: {FILLS[fill]}." for fill in sorted(fills)]
+    return faithfulness_figure(
+        curves,
+        areas[areas["measure"].str.endswith("_gain")],
+        settings={one.setting.name: one.setting.words for one in result.settings},
+        labels_words={label: result.material.done.cohort.card.words(label) for label in areas["label"].unique()},
+        title=f"Do maps of {result.material.done.model.name} mark what moves its logit?",
+        note=" ".join(filter(None, [*words, result.note])),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,9 @@ DRAWN_UNASKED = 2
 
 MEASURES_SHOWN = {"pointing_game": "Pointing game", "iou": "IoU", "relevance_mass": "Relevance mass"}
 ALIKE = {"wrong_label": "Like wrong label", "nonsense": "Like nonsense", "random_weights": "Like random weights"}
+
+
+GAINS = {"deletion_gain": "Gain, taken out", "insertion_gain": "Gain, put back"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,6 +257,8 @@ def _choices(
 
 def print_maps(output: Output, result: MapResult) -> None:
     """Print where the maps lie and whether they follow the label, for each setting."""
+    from medvlm_probe.saliency.heat_map_study import DECIDES
+
     words = result.material.done.cohort.card.words
     for one in result.settings:
         entries = [entry for entry in result.found if entry.setting == one.setting.name]
@@ -288,12 +293,37 @@ def print_maps(output: Output, result: MapResult) -> None:
                 for entry in entries
             ],
             caption="Own less wrong label: pixel AP of the maps, same images; it decides. Like: rank correlation with "
-            "a control's maps, 1 for the same map. Without regions nothing passes.",
+            "a control's maps, 1 for the same map. Without regions, or under 10 patients with one, nothing passes.",
         )
+        _print_faithfulness(output, title, entries, words)
+        for entry in entries:
+            if DECIDES in entry.found_less_missed:
+                apart = interval(entry.found_less_missed[DECIDES], 2)
+                output.line(f"{words(entry.label)}: pixel AP where it is found less where it is missed: {apart}.")
         output.line(one.seen.reason)
     if result.note:
         output.line(result.note)
     output.line("Figures hold the images themselves, under pseudonyms; key.csv tells which they are.")
+
+
+def _print_faithfulness(output: Output, title: str, entries: list[LabelMaps], words: Callable[[str], str]) -> None:
+    rows = [
+        (
+            words(entry.label),
+            str(len(entry.faithfulness.deletion)),
+            *(interval(entry.faithfulness_estimates[name], 2) for name in GAINS),
+        )
+        for entry in entries
+        if entry.faithfulness is not None
+    ]
+    if rows:
+        output.table(
+            f"{title}: do the maps mark what moves the logit?",
+            ("Label", "Images", *GAINS.values()),
+            rows,
+            caption="How much sooner than patches in random order the map's highest patches lower the logit when they "
+            "are taken out, and raise it when they are put back: areas in units of the logit, above 0 is better.",
+        )
 
 
 def _with_chance(entry: LabelMaps, measure: str) -> str:

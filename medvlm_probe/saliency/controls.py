@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlm_probe.errors import InputError
-from medvlm_probe.metrics.intervals import jackknife_interval, mean_without_groups, paired_mean
-from medvlm_probe.metrics.ranking import bounded_mean
+from medvlm_probe.metrics.intervals import MIN_GROUPS
 from medvlm_probe.saliency.grad_cam import SaliencyMaps, saliency_maps
+from medvlm_probe.saliency.localization_estimates import difference_of_shares
 from medvlm_probe.saliency.random_weights import cascade, with_random_weights
 from medvlm_probe.saliency.targets import Target
 from medvlm_probe.types import Estimate, FloatArray, IntArray
@@ -147,28 +147,24 @@ def map_similarity(
 def control_verdict(own: FloatArray | None, wrong: FloatArray | None, groups: IntArray) -> ControlVerdict:
     """Return the verdict from each image's localisation by the own label and by a wrong one, (n,), larger is better.
 
-    None in place of the two where no regions are known: then no map can pass. Where all differences are one and the
-    same, which leaves the jackknife no variance, measures within 0 and 1 get a score interval in its place.
+    None in place of the two where no regions are known: then no map can pass. Nor does any with under 10 groups, whose
+    few values say little of how the two sides go together.
 
     Args:
-        own, wrong: the same measure on the same images; NaN where undefined.
+        own, wrong: the same measure in [0, 1] on the same images; NaN where undefined.
         groups: of those images, (n,).
     """
     if own is None or wrong is None or len(own) == 0:
         nothing = Estimate(math.nan, math.nan, math.nan, 0, 0, "no regions", reliable=False)
         return ControlVerdict("similarities only", nothing, math.nan, math.nan)
-    differences = np.asarray(own, dtype=np.float64) - np.asarray(wrong, dtype=np.float64)
-    defined = ~np.isnan(differences)
-    kept, owners = differences[defined], np.asarray(groups)[defined]
-    value, without = mean_without_groups(kept, owners)
-    difference = paired_mean(kept, owners)
-    one_sided = jackknife_interval(value, without, n=len(kept), level=ONE_SIDED)
-    if len(kept) and np.ptp(kept) == 0 and abs(kept[0]) <= 1:
-        difference = one_sided = bounded_mean(kept, owners, (-1.0, 1.0))
+    defined = ~(np.isnan(own) | np.isnan(wrong))
+    sides = own[defined], wrong[defined], np.asarray(groups)[defined]
+    difference, one_sided = difference_of_shares(*sides), difference_of_shares(*sides, level=ONE_SIDED)
     outcome: ControlOutcome = "not enough evidence"
-    if one_sided.reliable and one_sided.low > 0:
+    enough = one_sided.reliable and one_sided.n_groups >= MIN_GROUPS
+    if enough and one_sided.low > 0:
         outcome = "pass"
-    elif one_sided.reliable and one_sided.high < 0:
+    elif enough and one_sided.high < 0:
         outcome = "fail"
     return ControlVerdict(outcome, difference, one_sided.low, one_sided.high)
 

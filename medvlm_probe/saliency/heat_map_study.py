@@ -17,26 +17,34 @@ from medvlm_probe.cohort.regions import Region, Regions
 from medvlm_probe.embeddings.precision import device_of
 from medvlm_probe.embeddings.threads import torch_threads
 from medvlm_probe.metrics.intervals import paired_mean
-from medvlm_probe.saliency.comparable_scores import ComparableScores, outcome_of
+from medvlm_probe.saliency.comparable_scores import ComparableScores
 from medvlm_probe.saliency.controls import ControlVerdict, control_maps, control_verdict, map_similarity
+from medvlm_probe.saliency.faithfulness import Faithfulness, deletion_and_insertion
 from medvlm_probe.saliency.grad_cam import saliency_maps
+from medvlm_probe.saliency.heat_map_strata import Stratum, found_less_missed, outcomes_of, strata_of
 from medvlm_probe.saliency.image_choice import Rows
-from medvlm_probe.saliency.localization import OTSU, IouThreshold, Localization, choose_threshold, measure_maps
+from medvlm_probe.saliency.localization import OTSU, IouThreshold, Localization, choose_threshold, measure_sets
 from medvlm_probe.saliency.localization_chance import RegionPrior, region_prior
-from medvlm_probe.saliency.localization_estimates import LocalizationEstimate, size_thirds
+from medvlm_probe.saliency.localization_estimates import LocalizationEstimate
+from medvlm_probe.saliency.methods import METHODS
 from medvlm_probe.saliency.pixel_geometry import geometry_of
 from medvlm_probe.saliency.targets import Target
 from medvlm_probe.types import BoolArray, Estimate, IntArray
 
 if TYPE_CHECKING:
     import PIL.Image
+    from torch import Tensor
 
     from medvlm_probe.models.contract import VisionLanguageModel
+
+OWN = "own"
+"""What files call the label's own maps, beside the names of `controls.CONTROLS`."""
 
 DECIDES = "average_precision"
 """The measure that the verdict on the controls compares: defined for every map, whatever its scale and sign."""
 
-FEWEST_IN_STRATUM = 3
+PIXEL_PATCHES = (16, 16)
+"""The patches that are taken out one by one where a map has no patches of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +59,19 @@ class MapSetting:
 
 @dataclass(frozen=True)
 class MapOptions:
-    """How maps are made: a key of `methods.METHODS`, a layer in place of the model's own, the controls' seed."""
+    """How maps are made, and what is done with them.
+
+    Attributes:
+        method: a key of `methods.METHODS`.
+        layer: in place of the model's own.
+        seed: of the controls, and of the random orders of patches.
+        faithfulness: images of each label, the first ones, whose patches are taken out and put back; 0 for none.
+    """
 
     method: str = "grad-cam"
     layer: str | None = None
     seed: int = 0
+    faithfulness: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,16 +94,6 @@ class Control:
 
 
 @dataclass(frozen=True, eq=False)
-class Stratum:
-    """Some of a label's images with a region: by `site`, `size` of the region, or `outcome` of the prediction."""
-
-    kind: str
-    name: str
-    n_images: int
-    estimates: Mapping[str, LocalizationEstimate]
-
-
-@dataclass(frozen=True, eq=False)
 class LabelMaps:
     """One label's maps in one setting.
 
@@ -103,6 +109,10 @@ class LabelMaps:
         controls: by the names of `controls.CONTROLS`.
         verdict: whether the maps follow the label.
         strata: of the images with a region.
+        found_less_missed: measure to its mean on images that the setting found less that on those it missed with
+            confidence; empty where there are too few of either, or where nothing says which they are.
+        faithfulness: of the first images; None where it was not asked for.
+        faithfulness_estimates: its areas and gains over random order; empty without it.
         threshold: of IoU.
     """
 
@@ -118,6 +128,9 @@ class LabelMaps:
     controls: Mapping[str, Control]
     verdict: ControlVerdict
     strata: tuple[Stratum, ...]
+    found_less_missed: Mapping[str, Estimate] = field(default_factory=dict)
+    faithfulness: Faithfulness | None = None
+    faithfulness_estimates: Mapping[str, Estimate] = field(default_factory=dict)
     threshold: IouThreshold = OTSU
 
 
@@ -202,38 +215,45 @@ def study_label(
             model, pixels, setting.target, label, seed=options.seed, method=options.method, layer=options.layer
         )
 
-    def measured(maps: NDArray[np.float32]) -> Localization | None:
-        if not located.any():
-            return None
-        on_pixels = (images.on_original(model, sizes[at], maps[at]) for at in np.flatnonzero(located).tolist())
-        return measure_maps(on_pixels, masks, threshold=chosen.threshold, prior=chosen.prior)
-
-    maps = own.values[:, 0]
-    found = measured(maps)
-    controls = {}
-    for name, made in others.items():
-        alike = map_similarity(maps, made.values[:, 0])
-        place = measured(made.values[:, 0])
-        controls[name] = Control(
-            made.labels[0],
-            made.values[:, 0],
-            {kind: _mean(values, groups) for kind, values in alike.items()},
-            place,
-            place.estimates(groups[located]) if place is not None else {},
+    maps = {OWN: own.values[:, 0]} | {name: made.values[:, 0] for name, made in others.items()}
+    measured = {}
+    if located.any():
+        on_pixels = (
+            {name: images.on_original(model, sizes[at], values[at]) for name, values in maps.items()}
+            for at in np.flatnonzero(located).tolist()
         )
+        measured = measure_sets(on_pixels, masks, list(maps), threshold=chosen.threshold, prior=chosen.prior)
+    with_region = groups[located]
+    estimates = {name: found.estimates(with_region) for name, found in measured.items()}
+    controls = {
+        name: Control(
+            made.labels[0],
+            maps[name],
+            {kind: _mean(v, groups) for kind, v in map_similarity(maps[OWN], maps[name]).items()},
+            measured.get(name),
+            estimates.get(name, {}),
+        )
+        for name, made in others.items()
+    }
+    found = measured.get(OWN)
+    outcomes = outcomes_of(scores, rows[located])
+    faithful = _faithfulness(setting, label, pixels, maps[OWN], options)
     return LabelMaps(
         label=label,
         setting=setting.name,
         rows=rows,
-        maps=maps,
+        maps=maps[OWN],
         logits=own.logits[:, 0],
         layer=own.layer,
         located=located,
         localization=found,
-        estimates=found.estimates(groups[located]) if found is not None else {},
+        estimates=estimates.get(OWN, {}),
         controls=controls,
-        verdict=_verdict(found, controls, groups[located]),
-        strata=_strata(images.cohort, rows[located], found, groups[located], scores),
+        verdict=_verdict(found, controls, with_region),
+        strata=strata_of(found, images.cohort.sites()[rows[located]], with_region, outcomes) if found else (),
+        found_less_missed=found_less_missed(found.values, outcomes, with_region) if found else {},
+        faithfulness=faithful,
+        faithfulness_estimates=faithful.estimates(groups[: len(faithful.deletion)]) if faithful else {},
         threshold=chosen.threshold,
     )
 
@@ -330,23 +350,22 @@ def _verdict(own: Localization | None, controls: Mapping[str, Control], groups: 
     return control_verdict(values[known], others[known], groups[known])
 
 
-def _strata(
-    cohort: Cohort, rows: Rows, found: Localization | None, groups: IntArray, scores: ComparableScores | None
-) -> tuple[Stratum, ...]:
-    if found is None:
-        return ()
-    sites = cohort.sites()[rows]
-    kinds: dict[str, dict[str, BoolArray]] = {"site": {}, "outcome": {}}
-    if len(set(sites.tolist())) > 1:
-        kinds["site"] = {str(site): sites == site for site in sorted(set(sites.tolist())) if site}
-    if len(rows) >= 3 * FEWEST_IN_STRATUM:
-        kinds["size"] = size_thirds(found.region_share)[0]
-    if scores is not None and scores.scales[0] == "percentile":
-        outcomes = np.array([outcome_of(float(value)) for value in scores.values[rows, 0]])
-        kinds["outcome"] = {name: outcomes == name for name in ("found", "unsure", "missed")}
-    return tuple(
-        Stratum(kind, name, int(inside.sum()), found.rows(inside).estimates(groups[inside]))
-        for kind, parts in kinds.items()
-        for name, inside in parts.items()
-        if inside.sum() >= FEWEST_IN_STRATUM
-    )
+def _faithfulness(
+    setting: MapSetting, label: str, pixels: Tensor, maps: NDArray[np.float32], options: MapOptions
+) -> Faithfulness | None:
+    if not options.faithfulness:
+        return None
+    target = setting.target.select([label])
+
+    def score(taken: Tensor) -> Tensor:
+        return target.logits(setting.model.encode_images(taken))[:, 0]
+
+    by_pixel = METHODS[options.method].grid == "pixels"
+    with torch_threads():
+        return deletion_and_insertion(
+            score,
+            pixels[: options.faithfulness],
+            maps[: options.faithfulness],
+            rng=np.random.default_rng([options.seed, 2]),
+            patches=PIXEL_PATCHES if by_pixel else None,
+        )

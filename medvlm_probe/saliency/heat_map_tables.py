@@ -10,12 +10,13 @@ import pandas as pd
 
 from medvlm_probe.cohort.cohort import Cohort
 from medvlm_probe.saliency.comparable_scores import ComparableScores, outcome_of
-from medvlm_probe.saliency.heat_map_study import DECIDES, LabelMaps
+from medvlm_probe.saliency.heat_map_study import DECIDES, OWN, LabelMaps
 from medvlm_probe.saliency.localization_estimates import LocalizationEstimate
 from medvlm_probe.saliency.localization_measures import MEASURES
 from medvlm_probe.types import Estimate, finite_or_none
 
-OWN = "own"
+LESS = "found less missed"
+"""The stratum that holds a difference between two."""
 
 
 def localization_table(found: Sequence[LabelMaps]) -> pd.DataFrame:
@@ -38,7 +39,10 @@ def localization_table(found: Sequence[LabelMaps]) -> pd.DataFrame:
 
 
 def strata_table(found: Sequence[LabelMaps]) -> pd.DataFrame:
-    """Return a row for each label, setting, stratum and measure: by site, size of the region, outcome."""
+    """Return a row for each label, setting, stratum and measure: by site, size of the region, outcome.
+
+    The stratum `found less missed` is the difference of the two.
+    """
     rows = [
         {
             "label": entry.label,
@@ -52,6 +56,52 @@ def strata_table(found: Sequence[LabelMaps]) -> pd.DataFrame:
         for entry in found
         for stratum in entry.strata
         for name, measure in stratum.estimates.items()
+    ]
+    rows += [
+        {
+            "label": entry.label,
+            "setting": entry.setting,
+            "by": "outcome",
+            "stratum": LESS,
+            "metric": name,
+            **_columns(estimate),
+        }
+        for entry in found
+        for name, estimate in entry.found_less_missed.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def faithfulness_table(found: Sequence[LabelMaps]) -> pd.DataFrame:
+    """Return a row for each label, setting and area or gain of `faithfulness`, in units of the logit."""
+    rows = [
+        {"label": entry.label, "setting": entry.setting, "measure": name, **_columns(estimate)}
+        for entry in found
+        for name, estimate in entry.faithfulness_estimates.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def curve_table(found: Sequence[LabelMaps]) -> pd.DataFrame:
+    """Return the mean curves of `faithfulness`: a row for each label, setting, curve, order and share of patches."""
+    rows = [
+        {
+            "label": entry.label,
+            "setting": entry.setting,
+            "curve": curve,
+            "order": order,
+            "share": share,
+            "logit": value,
+        }
+        for entry in found
+        if entry.faithfulness is not None
+        for curve, order, values in (
+            ("deletion", "map", entry.faithfulness.deletion),
+            ("deletion", "random", entry.faithfulness.random_deletion),
+            ("insertion", "map", entry.faithfulness.insertion),
+            ("insertion", "random", entry.faithfulness.random_insertion),
+        )
+        for share, value in zip(entry.faithfulness.fractions.tolist(), values.mean(axis=0).tolist(), strict=True)
     ]
     return pd.DataFrame(rows)
 
@@ -156,9 +206,18 @@ def label_json(entry: LabelMaps) -> dict[str, Any]:
             }
             for stratum in entry.strata
         ],
+        "found_less_missed": {name: estimate.to_json() for name, estimate in entry.found_less_missed.items()} or None,
+        "faithfulness": _faithfulness_json(entry),
         "iou_threshold": {"value": finite_or_none(entry.threshold.value), "from": entry.threshold.source},
         "layer": entry.layer,
     }
+
+
+def _faithfulness_json(entry: LabelMaps) -> dict[str, Any] | None:
+    if entry.faithfulness is None:
+        return None
+    areas = {name: estimate.to_json() for name, estimate in entry.faithfulness_estimates.items()}
+    return {"n_images": len(entry.faithfulness.deletion), "fill": entry.faithfulness.fill, **areas}
 
 
 def _estimate(estimates: Mapping[str, LocalizationEstimate], name: str) -> dict[str, Any] | None:

@@ -119,37 +119,59 @@ def measure_maps(
     Raises:
         InputError: maps and regions that do not fit, or not as many.
     """
-    rows: list[dict[str, float]] = []
+    return measure_sets(({"": values} for values in maps), masks, ("",), threshold=threshold, prior=prior)[""]
+
+
+def measure_sets(
+    sets: Iterable[Mapping[str, FloatArray]],
+    masks: Iterable[BoolArray],
+    names: Sequence[str],
+    *,
+    threshold: IouThreshold = OTSU,
+    prior: RegionPrior | None = None,
+) -> dict[str, Localization]:
+    """Measure several maps of each image as `measure_maps` does; what they share is found once an image.
+
+    Args:
+        sets: the maps of each image by name; all of them see the same pixels.
+        masks: the regions, as many.
+        names: of the maps.
+        threshold, prior: as `measure_maps`.
+
+    Raises:
+        InputError: as `measure_maps`; or maps of one image that do not see the same pixels.
+    """
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     levels: dict[str, list[dict[str, float]]] = {kind: [] for kind in _kinds(prior)}
     unseen, share = [], []
-    for values, mask in zip(maps, masks, strict=True):
-        v, inside = seen_pixels(values, mask)
+    nothing = dict.fromkeys(MEASURES, np.nan)
+    for maps, mask in zip(sets, masks, strict=True):
+        views = {name: seen_pixels(maps[name], mask) for name in names}
+        seen = ~np.isnan(maps[names[0]])
+        if any(not np.array_equal(~np.isnan(maps[name]), seen) for name in names[1:]):
+            raise InputError("Maps of one image that see different pixels were given. Measure them one at a time.")
+        inside = views[names[0]][1]
         n_region = np.count_nonzero(mask)
         unseen.append(1 - np.count_nonzero(inside) / n_region)
         share.append(n_region / mask.size)
         if not inside.any():
-            nothing = dict.fromkeys(MEASURES, np.nan)
-            rows.append(nothing)
-            for table in levels.values():
+            for table in (*rows.values(), *levels.values()):
                 table.append(nothing)
             continue
-        seen = None if len(v) == mask.size else ~np.isnan(values)
+        part = None if seen.all() else seen
         distances = distances_to(mask)
-        apart = distances.ravel() if seen is None else distances[seen]
-        rows.append(_measures(v, inside, apart, mask.shape, threshold.value))
+        apart = distances.ravel() if part is None else distances[part]
+        for name, (v, _) in views.items():
+            rows[name].append(_measures(v, inside, apart, mask.shape, threshold.value))
         for kind, table in levels.items():
             if kind == "uniform":
                 table.append(uniform_chance(inside, apart, mask.shape))
             else:
                 fixed = _fixed(kind, prior, mask.shape)
-                table.append(fixed_chance(fixed, seen, mask, distances, threshold.chance.get(kind)))
-    return Localization(
-        _columns(rows),
-        {kind: _columns(table) for kind, table in levels.items()},
-        np.array(unseen, dtype=np.float64),
-        np.array(share, dtype=np.float64),
-        threshold,
-    )
+                table.append(fixed_chance(fixed, part, mask, distances, threshold.chance.get(kind)))
+    chance = {kind: _columns(table) for kind, table in levels.items()}
+    facts = np.array(unseen, dtype=np.float64), np.array(share, dtype=np.float64), threshold
+    return {name: Localization(_columns(table), chance, *facts) for name, table in rows.items()}
 
 
 def choose_threshold(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,6 @@ from medvlm_probe.saliency.localization_measures import MEASURES, MeasureKind
 from medvlm_probe.types import BoolArray, Estimate, FloatArray, IntArray
 
 SIZES = ("small", "medium", "large")
-CONFIDENT = 0.8
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def difference_of_hits(values: FloatArray, others: FloatArray, groups: IntArray)
     return _from_means(values, others, mean_of_hits(values, groups), mean_of_hits(others, groups), groups)
 
 
-def difference_of_shares(values: FloatArray, others: FloatArray, groups: IntArray) -> Estimate:
+def difference_of_shares(values: FloatArray, others: FloatArray, groups: IntArray, *, level: float = 0.95) -> Estimate:
     """Return the mean difference of two measures that are shares, on the same images, in [-1, 1].
 
     The group jackknife's of the differences; where few groups decide, from score intervals of the two means, as
@@ -132,16 +131,20 @@ def difference_of_shares(values: FloatArray, others: FloatArray, groups: IntArra
     Args:
         values, others: in [0, 1], (n,), none missing.
         groups: (n,).
+        level: coverage, two-sided; .90 gives the one-sided 95 % bounds.
     """
-    found = paired_mean(values - others, groups)
-    if found.reliable or not len(values):
+    value, without = mean_without_groups(values - others, groups)
+    found = jackknife_interval(value, without, n=len(values), level=level)
+    if not len(values):
         return found
-    means = [_scored(*mean_without_groups(side, groups), groups) for side in (values, others)]
+    if found.reliable:
+        return replace(found, low=max(-1.0, found.low), high=min(1.0, found.high))
+    means = [_scored(*mean_without_groups(side, groups), groups, level) for side in (values, others)]
     return _from_means(values, others, means[0], means[1], groups)
 
 
-def _scored(value: float, without: FloatArray, groups: IntArray) -> Estimate:
-    return score_interval(value, without, binomial_variance(effective_size(groups)), n=len(groups))
+def _scored(value: float, without: FloatArray, groups: IntArray, level: float = 0.95) -> Estimate:
+    return score_interval(value, without, binomial_variance(effective_size(groups)), n=len(groups), level=level)
 
 
 def _from_means(
@@ -203,29 +206,6 @@ def size_thirds(region_share: FloatArray) -> tuple[dict[str, BoolArray], tuple[f
     low, high = (float(bound) for bound in np.quantile(share, [1 / 3, 2 / 3])) if len(share) else (math.nan, math.nan)
     third = (share > low).astype(np.int64) + (share > high)
     return {name: third == place for place, name in enumerate(SIZES)}, (low, high)
-
-
-def prediction_strata(
-    probabilities: FloatArray, threshold: float = 0.5, *, confident: float = CONFIDENT
-) -> dict[str, BoolArray]:
-    """Return which images with the finding were `correct`, `wrong` and `confidently_wrong`, each bool (n,).
-
-    Args:
-        probabilities: of the finding, on images that have it, (n,); NaN is none of the three.
-        threshold: from which probability on the finding counts as found.
-        confident: a miss is confident where the probability of its absence is this or more; it is one of `wrong`.
-
-    Raises:
-        InputError: numbers that are no probabilities.
-    """
-    p = np.asarray(probabilities, dtype=np.float64)
-    if ((p < 0) | (p > 1)).any():
-        raise InputError("Probabilities outside [0, 1] were given. Turn scores into probabilities first.")
-    return {
-        "correct": p >= threshold,
-        "wrong": p < threshold,
-        "confidently_wrong": (p < threshold) & (1 - p >= confident),
-    }
 
 
 def _mean_of_lengths(values: FloatArray, groups: IntArray) -> Estimate:

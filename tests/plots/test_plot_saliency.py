@@ -134,10 +134,13 @@ def test_no_text_is_cut_or_lies_over_another(make_figure: Callable[[], Figure], 
 def test_panels_state_scale_range_and_what_the_lines_mean(texts_of: Texts) -> None:
     texts = [text for text, _ in texts_of(panels())]
     joined = " ".join(texts)
-    assert "+0.998" in texts
-    assert "−0.998" in texts
+    shown = [row(own=1.0, probe=0.2), row(height=40, width=50, own=0.5)]
+    limit = scale_limit([values for one in shown for values in one.maps.values()])
+    assert f"+{limit:.3f}" in texts
+    assert f"−{limit:.3f}" in texts
     assert "above 97 %" in texts
-    assert "−4.997 to 4.993" in texts
+    control = row(wrong=5.0).maps["wrong"]
+    assert f"−{-np.nanmin(control):.3f} to {np.nanmax(control):.3f}" in texts
     for words in ("Grad-CAM, logits", "dashed against it", "Yellow: where the finding lies", "never seen by the model"):
         assert words in joined
 

@@ -138,7 +138,7 @@ def test_the_verdict_is_read_from_one_sided_bounds() -> None:
     rng = np.random.default_rng(0)
     groups = np.arange(40)
     wrong = rng.random(40) * 0.4
-    better, same, worse = wrong + rng.random(40) * 0.4, rng.permutation(wrong), wrong - rng.random(40) * 0.2
+    better, same, worse = wrong + rng.random(40) * 0.4, rng.permutation(wrong), wrong * rng.random(40)
     verdicts = [control_verdict(own, wrong, groups) for own in (better, same, worse)]
     assert [verdict.outcome for verdict in verdicts] == ["pass", "not enough evidence", "fail"]
     expected = stats.ttest_rel(better, wrong)
@@ -147,6 +147,11 @@ def test_the_verdict_is_read_from_one_sided_bounds() -> None:
     assert verdicts[0].difference.low < verdicts[0].low < verdicts[0].difference.value
     few = control_verdict(better[:5], wrong[:5], groups[:5])
     assert few.outcome == "not enough evidence"
+    # Few images that lie far apart: no bound leaves what a difference of shares can be.
+    own, other = np.array([1.0, 1.0, 0.0, 1.0]), np.array([0.0, 0.1, 0.9, 0.0])
+    for a, b in ((own, other), (other, own)):
+        verdict = control_verdict(a, b, np.arange(4))
+        assert -1 <= verdict.difference.low < verdict.low < verdict.high < verdict.difference.high <= 1
 
 
 def test_hits_without_exception_pass_and_no_regions_never_do() -> None:

@@ -14,7 +14,6 @@ from medvlm_probe.saliency.localization_estimates import (
     localization_estimates,
     mean_of_hits,
     mean_of_shares,
-    prediction_strata,
     size_thirds,
 )
 
@@ -89,7 +88,7 @@ def test_two_sides_are_compared_by_their_means(name: str) -> None:
     assert np.isnan(difference_between(name, values, first, ~first, groups).value)
 
 
-def test_thirds_and_outcomes() -> None:
+def test_thirds_of_region_size() -> None:
     parts, bounds = size_thirds(np.array([0.01, 0.2, 0.05, 0.1, 0.3, 0.02]))
     assert {name: np.flatnonzero(part).tolist() for name, part in parts.items()} == {
         "small": [0, 5],
@@ -97,14 +96,6 @@ def test_thirds_and_outcomes() -> None:
         "large": [1, 4],
     }
     assert 0.02 < bounds[0] < 0.05 < 0.1 < bounds[1] < 0.2
-    outcomes = prediction_strata(np.array([0.9, 0.5, 0.4, 0.2, 0.1, np.nan]))
-    assert {name: np.flatnonzero(part).tolist() for name, part in outcomes.items()} == {
-        "correct": [0, 1],
-        "wrong": [2, 3, 4],
-        "confidently_wrong": [3, 4],
-    }
-    with pytest.raises(InputError, match="probabilities"):
-        prediction_strata(np.array([3.0]))
 
 
 @pytest.mark.slow
