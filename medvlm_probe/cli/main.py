@@ -26,6 +26,7 @@ from medvlm_probe.cli import (
     models,
     project,
     prompts,
+    report,
     tune,
     zero_shot,
 )
@@ -57,6 +58,7 @@ app.add_typer(figures.app, name="figures")
 app.add_typer(grad_cam.app, name="grad-cam")
 app.add_typer(models.app, name="models")
 app.add_typer(prompts.app, name="prompts")
+app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 
 

@@ -1,0 +1,280 @@
+"""Which tables an audit's page shows for each question, and how their rows are drawn from the audit's JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from medvlm_probe.report.layouts import TableLayout, all_rows, under
+from medvlm_probe.report.tables import Record, Table, TableStyle, make_table, tables_of
+
+METRICS = ("auroc", "recall", "specificity")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of the audit: its key in the JSON, how it is asked, what it means, and its tables."""
+
+    key: str
+    asks: str
+    means: str
+    tables: tuple[TableLayout, ...] = ()
+
+
+def tables_for(question: Question, value: Any, style: TableStyle) -> list[Table]:
+    """Return the question's tables, and after them one of whatever else its JSON holds."""
+    found = [
+        make_table(layout.rows(value), layout.caption, style, columns=layout.columns) for layout in question.tables
+    ]
+    covered = {key for layout in question.tables for key in layout.covers} | {"sentence"}
+    if isinstance(value, Mapping):
+        rest = {key: entry for key, entry in value.items() if key not in covered}
+        found += tables_of(rest, "Also measured" if question.tables else "Measured", style)
+    elif not question.tables:
+        found += tables_of(value, "Measured", style)
+    return [table for table in found if table is not None]
+
+
+# --- Rows -------------------------------------------------------------------------------------------------------------
+
+
+def _facts(value: Any) -> Sequence[Record]:
+    """Return a row a fact: medians or the category that moved most, at the reference and here."""
+    rows = []
+    for test in value.get("tests") or ():
+        shares = test.get("shares") or {}
+        both = value.get("medians", {}).get(test["fact"]) or test.get("means") or (None, None)
+        before, now = (None if number is None else f"{number:.4g}" for number in both)
+        if shares:
+            moved = max(shares, key=lambda name: abs(shares[name][1] - shares[name][0]))
+            before, now = (f"{moved}: {100 * share:.0f} %" for share in shares[moved])
+        rows.append({"fact": test["fact"], "at_reference": before, "here": now, **_parts(test, "effect", "p_adjusted")})
+    return rows
+
+
+def _sides(value: Any) -> Sequence[Record]:
+    """Return a row a label and metric: at the reference, here, and the difference; or why there is none."""
+    whole = [row for row in value if row.get("by", "all") == "all"]
+    reference = {row["label"]: row for row in whole if row.get("side") == "reference"}
+    rows: list[Record] = []
+    for row in whole:
+        if row.get("side") == "reference":
+            continue
+        there, apart = reference.get(row["label"], {}), row.get("difference_to_reference") or {}
+        shown = [metric for metric in METRICS if row.get(metric)]
+        rows += [
+            {
+                "label": row["label"],
+                "metric": metric,
+                "reference": there.get(metric),
+                "here": row.get(metric),
+                "difference": apart.get(metric),
+                "remark": row.get("not_shown") or None,
+            }
+            for metric in shown
+        ]
+        if not shown:
+            rows.append({"label": row["label"], "metric": "", "remark": row.get("not_shown") or None})
+    return rows
+
+
+def _subgroups(value: Any) -> Sequence[Record]:
+    names = ("by", "group", "label", "n_people", "n_positive", *METRICS)
+    return [
+        _parts(row, *names)
+        for row in value
+        if row.get("by", "all") != "all" and any(row.get(metric) for metric in METRICS)
+    ]
+
+
+def _calibration(value: Any) -> Sequence[Record]:
+    return [
+        {
+            **_parts(row, "side", "probabilities"),
+            **_parts(row.get("pooled") or {}, "ece", "brier", "nll", "overconfidence"),
+        }
+        for row in value.get("rows") or ()
+    ]
+
+
+def _calibration_by_label(value: Any) -> Sequence[Record]:
+    return [
+        {"label": entry["label"], **_parts(row, "side", "probabilities"), **_parts(entry, "ece", "overconfidence")}
+        for row in value.get("rows") or ()
+        for entry in row.get("per_label") or ()
+    ]
+
+
+def _referral(value: Any) -> Sequence[Record]:
+    rows = []
+    for entry in value.get("labels") or ():
+        plan = entry.get("referral") or {}
+        here = plan.get("at_site") or {}
+        chosen = plan.get("chosen_on_reference") or {}
+        rows.append(
+            {
+                "label": entry["label"],
+                "referred.here": plan.get("referred_at_site"),
+                "recall of the rest.here": here.get("recall"),
+                "error of the rest.here": here.get("error"),
+                "recall of the rest.at reference": chosen.get("recall"),
+                "error of the rest.at reference": chosen.get("error"),
+            }
+        )
+    return rows
+
+
+def _parts(record: Record, *names: str) -> dict[str, Any]:
+    return {name: record.get(name) for name in names}
+
+
+# --- Questions --------------------------------------------------------------------------------------------------------
+
+QUESTIONS: tuple[Question, ...] = (
+    Question(
+        "shift",
+        "Has the data moved?",
+        "Tests of whether the new site's images have the reference's distribution in the model's embedding space. "
+        "With many images nearly any difference is significant: read the size of the effect.",
+        (
+            TableLayout("Two-sample tests", under("tests"), ("test", "effect", "p_value", "p_adjusted"), ("tests",)),
+            TableLayout(
+                "What can be read off the site's embeddings (AUROC .5: nothing)",
+                under("nuisance_probes"),
+                ("fact", "category", "auroc", "balanced_accuracy"),
+                ("nuisance_probes", "n_images", "n_groups", "most_unusual_cosines"),
+            ),
+        ),
+    ),
+    Question(
+        "facts",
+        "How do images and patients differ?",
+        "Facts of acquisition and of patients, from headers, pixels and the manifest. The effect is between 0 and 1.",
+        (
+            TableLayout(
+                "Facts at the reference and here",
+                _facts,
+                ("fact", "at_reference", "here", "effect", "p_adjusted"),
+                ("tests", "medians", "n_sampled", "absent"),
+            ),
+        ),
+    ),
+    Question(
+        "what_moved",
+        "What moved?",
+        "Whether findings became more or less frequent, images look different, both, or neither: the reference is "
+        "re-weighted to the site's estimated frequency, and what distance remains is tested again.",
+    ),
+    Question(
+        "label_shift",
+        "How frequent are the findings here?",
+        "Frequencies estimated without the site's labels, by two methods, and the truth where labels are known. They "
+        "hold only if findings look alike at both sites; the last columns say whether that is refuted.",
+        (
+            TableLayout(
+                "Share of images with each finding",
+                all_rows,
+                ("label", "reference", "bbse", "em", "truth", "misfit_test", "assumption"),
+            ),
+        ),
+    ),
+    Question(
+        "why",
+        "Why did it move?",
+        "How much of the distance goes away when the reference's own images are made to look as if they had been "
+        "acquired otherwise, against what chance and another mix of patients explain.",
+    ),
+    Question(
+        "outliers",
+        "Is an image unlike anything seen?",
+        "How well each outlier score tells the site's images from held-out reference images.",
+        (
+            TableLayout(
+                "Outlier scores",
+                under("methods"),
+                ("method", "auroc", "aupr_site", "aupr_reference", "fpr_at_95"),
+                ("methods", "listed_by"),
+            ),
+        ),
+    ),
+    Question(
+        "performance",
+        "Does it still work?",
+        "Each label by the site's own labels, at thresholds chosen on a part of the reference that is shown nowhere.",
+        (
+            TableLayout("By label, beside the reference", _sides),
+            TableLayout("By subgroup of the site", _subgroups),
+        ),
+    ),
+    Question(
+        "worst_groups",
+        "Where does it work least?",
+        "The subgroup with the least value of each label. It was picked because it is the least, so chance alone makes "
+        "some group look bad.",
+        (TableLayout("Worst subgroups", all_rows, ("label", "metric", "by", "group", "n_compared", "estimate")),),
+    ),
+    Question(
+        "calibration",
+        "Can its probabilities be believed?",
+        "Calibration errors are debiased. Overconfidence is mean confidence less accuracy: above 0 the model is surer "
+        "than it is right.",
+        (
+            TableLayout("All labels together", _calibration, (), ("rows",)),
+            TableLayout("By label", _calibration_by_label),
+        ),
+    ),
+    Question(
+        "label_free",
+        "What would be expected without labels?",
+        "Estimates that use none of the site's labels, and beside them the truth where labels are known.",
+        (
+            TableLayout(
+                "Estimates without labels", all_rows, ("label", "metric", "method", "estimate", "truth", "holds")
+            ),
+        ),
+    ),
+    Question(
+        "sample_sizes",
+        "How sure must we be?",
+        "Labelled positives that a recall within five points needs, and the smallest change that this audit could "
+        "have found.",
+        (
+            TableLayout(
+                "Sample sizes",
+                under("labels"),
+                (
+                    "label",
+                    "expected_recall",
+                    "positives_needed",
+                    "images_needed",
+                    "n_positive",
+                    "detectable_fall",
+                    "detectable_rise",
+                ),
+                ("labels",),
+            ),
+        ),
+    ),
+    Question(
+        "repair",
+        "What repairs it?",
+        "Each repair is fitted on labels of the site and measured on other patients of the site.",
+    ),
+    Question(
+        "practice",
+        "What happens in practice?",
+        "Findings missed and false alarms at the site's prevalence, and what sending the most doubtful images to a "
+        "reader would bring.",
+        (
+            TableLayout(
+                "Per 1,000 examinations",
+                under("labels"),
+                ("label", "missed", "false_alarms", "called", "prevalence", "errors_from", "prevalence_from"),
+                ("labels",),
+            ),
+            TableLayout("Referral to a reader, plan chosen at the reference", _referral),
+        ),
+    ),
+)
+"""The questions of an audit, in the order of its page."""

@@ -1,0 +1,95 @@
+"""The words that pages use for the names in results' files."""
+
+from __future__ import annotations
+
+from medvlm_probe.cohort.labels import display_name
+
+WORDS: dict[str, str] = {
+    "accuracy": "Accuracy",
+    "ace": "Adaptive ECE",
+    "afterwards": "After",
+    "aupr_reference": "AUPR, reference",
+    "aupr_site": "AUPR, site",
+    "auroc": "AUROC",
+    "average_precision": "Average precision",
+    "bbse": "By calls (BBSE)",
+    "brier": "Brier score ↓",
+    "at_reference": "At the reference",
+    "centre": "Chance: centre",
+    "chosen_on_images": "Reference images that choices are made on",
+    "compared_images": "Reference images that are compared with",
+    "classifier": "Classifier two-sample test",
+    "coverage_error": "Coverage error ↓",
+    "directions": "Single directions (Kolmogorov-Smirnov)",
+    "ece": "ECE ↓",
+    "ece_kde": "KDE-ECE ↓",
+    "em": "By scores (EM)",
+    "energy_distance": "Energy distance",
+    "exact_match": "Exact match",
+    "f1": "F1",
+    "fpr_at_95": "FPR at 95 % ↓",
+    "frechet": "Fréchet distance",
+    "inter": "Between",
+    "intra_negative": "Within negatives",
+    "intra_positive": "Within positives",
+    "iou": "IoU",
+    "group": "Group",
+    "left_out_as_the_reference_s": "Left out, as the reference has them too",
+    "left_out": "Images left out",
+    "shared_groups": "Patients in both samples, left out",
+    "label_ranking_average_precision": "LRAP",
+    "labels_used": "Labels used",
+    "mce": "Largest bin's error ↓",
+    "mmd": "Squared MMD",
+    "n": "n",
+    "n_groups": "Groups",
+    "n_images": "Images",
+    "n_negative": "Negatives",
+    "n_positive": "Positives",
+    "n_unknown": "Unknown",
+    "nll": "NLL ↓",
+    "overconfidence": "Overconfidence",
+    "p_adjusted": "p, corrected",
+    "p_value": "p",
+    "per_thousand": "Per 1,000 examinations",
+    "ranking_loss": "Ranking loss ↓",
+    "ratio": "Ratio",
+    "reference": "Reference",
+    "relevance_mass": "Relevance mass",
+    "site": "New site",
+    "truth": "Truth",
+    "uniform": "Chance: anywhere",
+    "name": "",
+    "reference_people": "Reference people",
+    "wall_seconds": "Seconds in all",
+    "value": "Value [95 % interval]",
+}
+"""What a field is called in tables; others are shown as their own words."""
+
+NOT_PEOPLE = frozenset({
+    "n_permutations", "n_bins", "n_parameters", "n_methods", "n_labels", "n_tests", "n_transforms", "n_splits",
+    "n_draws", "n_maps", "n_context", "n_features", "n_directions", "n_rules", "n_epochs", "n_runs", "n_sites",
+    "n_compared", "n_computed", "n_neighbors",
+})  # fmt: skip
+"""Counts of other things than images and people: they may be small."""
+
+IDENTIFIERS = frozenset({
+    "image", "original_image", "patient", "study", "accession", "neighbour", "nearest", "report", "path", "file",
+})  # fmt: skip
+"""Fields that are shown only where they hold a pseudonym."""
+
+
+def heading(name: str) -> str:
+    """Return a field's name for people: its entry in `WORDS`, else its last part in plain words."""
+    parts = name.split(".")
+    words = [_word(part) for part in parts]
+    return (
+        words[0] if len(words) == 1 else f"{words[0]}: {', '.join(word[:1].lower() + word[1:] for word in words[1:])}"
+    )
+
+
+def _word(name: str) -> str:
+    for known in (name, name.removeprefix("n_")):
+        if known in WORDS:
+            return WORDS[known]
+    return display_name(name.removeprefix("n_"))
