@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medvlm_probe.cli.calibprompt import calibprompt
 from medvlm_probe.cli.options import (
     COMPUTE,
     DATA,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from medvlm_probe.report.radiology_study import RadiologyStudy
 
 app = typer.Typer(no_args_is_help=True, help="The tables and figures of a published study, on any cohort and model.")
+app.command("calibprompt")(calibprompt)
 
 SHARES = {"train": 0.5, "calib": 0.2, "test": 0.3}
 BIOMEDCLIP_STUDY = ("biomedclip", "iu_xray")

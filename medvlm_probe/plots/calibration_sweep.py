@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -138,6 +138,7 @@ def ablation_figure(
     *,
     what: str,
     main: tuple[str, str],
+    published: pd.DataFrame | None = None,
     title: str | None = None,
     note: str | None = None,
     width_mm: float = DOUBLE_COLUMN_MM,
@@ -148,6 +149,7 @@ def ablation_figure(
         table: `method`, `scope`, `metric`, `value`, `low`, `high`, and a column of the values varied, named `what`.
         what: `shots` or `context`.
         main: scope and name of the lower panels' metric.
+        published: `method`, `metric`, `value` and a column named `what`: values read off a published figure.
         title: a line above the figure.
         note: small print below it.
         width_mm: the width in print.
@@ -161,12 +163,17 @@ def ablation_figure(
     )  # fmt: skip
     names = [name for name in rows["method"].unique() if name != ZERO_SHOT]
     reading = "Points: mean over draws with its 95 % interval over draws and patients. Orange, dashed: zero-shot."
+    theirs = None
+    if published is not None and len(published):
+        theirs = checked_table(published, "published values", text=("method", "metric"), numeric=(what, "value"))
+        reading += " Crosses: published values of one seed, read off the figure."
     with style():
-        return _draw_ablation(rows, names, what, main, title, " ".join(filter(None, (reading, note))), width_mm)
+        return _draw_ablation(rows, theirs, names, what, main, title, " ".join(filter(None, (reading, note))), width_mm)
 
 
 def _draw_ablation(
     rows: pd.DataFrame,
+    published: pd.DataFrame | None,
     names: Sequence[str],
     what: str,
     main: tuple[str, str],
@@ -185,6 +192,8 @@ def _draw_ablation(
     description = f"Calibration error and {METRIC_WORDS[main[1]]} by {words} of {', '.join(names)}."
     page = new_page(width_mm, bands * band_mm, title=title, note=note, description=description)
     metrics = (("pooled", "ece"), main)
+    theirs = rows.iloc[:0] if published is None else published
+    places = {value: place for place, value in enumerate(sorted({*rows[what], *theirs[what]}))}
     for index, name in enumerate(names):
         band, column = divmod(index, per_band)
         x, y = MARGIN_MM + left_mm + column * (side + gap), page.top + band * band_mm
@@ -193,7 +202,7 @@ def _draw_ablation(
             of_metric = rows[(rows["scope"] == scope) & (rows["metric"] == metric)]
             top = y + head_mm + line * (_PANEL_MM + 3.0)
             axes = page.axes(x, top, side, _PANEL_MM)
-            _draw_line(axes, of_metric, name, what)
+            _draw_line(axes, of_metric, theirs[theirs["metric"] == metric], name, places, what)
             ticks_along(axes, _PANEL_MM, upwards=True)
             axes.tick_params(labelleft=column == 0, labelbottom=line == 1)
             if column == 0:
@@ -202,20 +211,24 @@ def _draw_ablation(
     return page.figure
 
 
-def _draw_line(axes: Axes, table: pd.DataFrame, name: str, what: str) -> None:
+def _draw_line(
+    axes: Axes, table: pd.DataFrame, published: pd.DataFrame, name: str, places: Mapping[float, int], what: str
+) -> None:
     mine = table[table["method"] == name].sort_values(what)
     base = table[table["method"] == ZERO_SHOT].sort_values(what)
-    places = {value: place for place, value in enumerate(sorted(table[what].unique()))}
+    theirs = published[published["method"] == name].sort_values(what)
     at = [places[value] for value in mine[what]]
     if len(base):
         axes.axhline(float(base["value"].iloc[0]), color=ORANGE, linewidth=1.0, linestyle=(0, (3, 2)), zorder=1)
     reach = np.stack([mine["value"] - mine["low"], mine["high"] - mine["value"]])
     axes.errorbar(at, mine["value"], yerr=np.maximum(reach, 0), fmt="o-", color=BLUE, markersize=3.2, linewidth=1.0,
                   elinewidth=1.1, zorder=2)  # fmt: skip
+    axes.plot([places[value] for value in theirs[what]], theirs["value"], "x:", color=INK, markersize=3.8,
+              linewidth=0.8, zorder=3)  # fmt: skip
     axes.set_xticks(list(places.values()))
     axes.set_xticklabels([f"{value:g}" for value in places])
     axes.set_xlim(-0.4, len(places) - 0.6)
-    values = table[["low", "high"]].to_numpy().ravel()
+    values = np.concatenate([table[["low", "high"]].to_numpy().ravel(), published["value"].to_numpy()])
     _limits(axes, values[np.isfinite(values)], upwards=True)
 
 

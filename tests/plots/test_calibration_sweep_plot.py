@@ -66,3 +66,17 @@ def test_an_ablation_has_a_panel_a_method_and_metric() -> None:
     assert "ls+smac+as" in texts(figure)
     with pytest.raises(InputError, match="more than one row"):
         ablation_figure(pd.concat([table, table]), what="shots", main=MAIN)
+
+
+def test_published_values_are_crosses_of_their_own_method() -> None:
+    means, _ = tables()
+    table = pd.concat([means.assign(shots=shots) for shots in (4, 8)], ignore_index=True)
+    rows = [("ls", metric, shots, value) for metric, shots, value in (("ece", 4, 0.5), ("ece", 6, 0.6))]
+    published = pd.DataFrame(rows, columns=["method", "metric", "shots", "value"])
+    figure = ablation_figure(table, what="shots", main=MAIN, published=published)
+    crosses = [line for line in figure.axes[2].lines if line.get_marker() == "x" and len(line.get_xdata())]
+    assert [list(line.get_ydata()) for line in crosses] == [[0.5, 0.6]]
+    assert not [line for line in figure.axes[0].lines if line.get_marker() == "x" and len(line.get_xdata())]
+    assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == ["4", "6", "8"]
+    assert "read off the figure" in texts(figure)
+    assert "read off" not in texts(ablation_figure(table, what="shots", main=MAIN))
