@@ -129,7 +129,8 @@ def print_study(output: Output, study: CalibPromptStudy, note: str) -> None:
                     for claim in claims
                 ],
                 caption="Value [95 % interval by a two-way bootstrap over draws and patients]; ? the interval is "
-                "unreliable at this size. Accuracy: its difference, which may lose a point.",
+                "unreliable at this size. Verdicts on ECE: p below .05 after Holm's correction over them; on accuracy, "
+                "which may lose a point: a one-sided 95 % bound; on correlations: the interval.",
             )
         for one, other in alike(cell.result):
             output.line(f"{one} and {other} gave the same prompts in every draw.")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from medvlm_probe.tuning.prompt_tuning import EmbeddedViews
     from medvlm_probe.zero_shot.predict import Task
 
-DEFAULT_COHORT = "phantom:prevalence=balanced,n=320"
+DEFAULT_COHORT = "phantom:prevalence=balanced,n=340"
 DEFAULT_CLASSES = ("lung_opacity,no_finding", "pleural_effusion,pneumothorax,no_finding")
 DEFAULT_LABELS = ("cardiomegaly", "pleural_effusion")
 
@@ -95,20 +95,26 @@ def run_study(
     options: StudyOptions,
 ) -> StudyDone:
     """Tune and measure every cell, and the ablations of the first. Raises ProbeError."""
+    _refuse_repeats([(model, problem.cohort.name, problem.words) for model in models for problem in problems])
     cells: list[Cell] = []
     ablations: list[Ablation] = []
     facts, notes = [], []
     for model in models:
         for problem in problems:
             sweep = _prepared(output, problem, model, compute, run, options, ablated=not cells)
-            cell = sweep.cell()
-            if cell.slug in {other.slug for other in cells}:
-                raise InputError(f"'{cell.words}' is asked for twice. Leave one out, or give the cohorts other names.")
-            cells.append(cell)
+            cells.append(sweep.cell())
             ablations += sweep.ablations()
             facts.append(sweep.facts())
             notes.append(sweep.done.note)
     return StudyDone(tuple(cells), tuple(ablations), facts, " ".join(dict.fromkeys(filter(None, notes))))
+
+
+def _refuse_repeats(cells: Sequence[tuple[str, str, str]]) -> None:
+    for model, cohort, words in cells:
+        if cells.count((model, cohort, words)) > 1:
+            raise InputError(
+                f"'{model} on {cohort}: {words}' is asked for twice. Leave one out, or give the cohorts other names."
+            )
 
 
 def _prepared(

@@ -61,6 +61,8 @@ def claims_figure(
     rows = rows.rename(columns={"cell": "site", "claim": "label", "difference": "value"})
     axis = IntervalAxis(0.0, "How much lower ECE is", "higher: against the statement", "lower: for the statement")
     words = {claim: claim for claim in rows["label"]}
+    reading = "Whiskers: 95 % intervals over draws and patients, before Holm's correction."
+    note = " ".join(filter(None, (reading, note)))
     return interval_figure(
         rows, axis, labels_words=words, sort=False, too_few=0, title=title, note=note, width_mm=width_mm
     )

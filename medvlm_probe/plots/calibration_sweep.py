@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -202,7 +203,7 @@ def _draw_ablation(
             of_metric = rows[(rows["scope"] == scope) & (rows["metric"] == metric)]
             top = y + head_mm + line * (_PANEL_MM + 3.0)
             axes = page.axes(x, top, side, _PANEL_MM)
-            _draw_line(axes, of_metric, theirs[theirs["metric"] == metric], name, places, what)
+            _draw_line(axes, of_metric, theirs[theirs["metric"] == metric], name, places, what, side)
             ticks_along(axes, _PANEL_MM, upwards=True)
             axes.tick_params(labelleft=column == 0, labelbottom=line == 1)
             if column == 0:
@@ -212,7 +213,13 @@ def _draw_ablation(
 
 
 def _draw_line(
-    axes: Axes, table: pd.DataFrame, published: pd.DataFrame, name: str, places: Mapping[float, int], what: str
+    axes: Axes,
+    table: pd.DataFrame,
+    published: pd.DataFrame,
+    name: str,
+    places: Mapping[float, int],
+    what: str,
+    side_mm: float,
 ) -> None:
     mine = table[table["method"] == name].sort_values(what)
     base = table[table["method"] == ZERO_SHOT].sort_values(what)
@@ -226,10 +233,17 @@ def _draw_line(
     axes.plot([places[value] for value in theirs[what]], theirs["value"], "x:", color=INK, markersize=3.8,
               linewidth=0.8, zorder=3)  # fmt: skip
     axes.set_xticks(list(places.values()))
-    axes.set_xticklabels([f"{value:g}" for value in places])
+    axes.set_xticklabels(_every_nth([f"{value:g}" for value in places], side_mm))
     axes.set_xlim(-0.4, len(places) - 0.6)
     values = np.concatenate([table[["low", "high"]].to_numpy().ravel(), published["value"].to_numpy()])
     _limits(axes, values[np.isfinite(values)], upwards=True)
+
+
+def _every_nth(words: Sequence[str], length_mm: float) -> list[str]:
+    """Return tick labels with so many blanks between them that they stay apart."""
+    pitch = length_mm / len(words)
+    step = max(1, math.ceil((max(map(text_width, words)) + 1.0) / pitch))
+    return [word if (len(words) - 1 - place) % step == 0 else "" for place, word in enumerate(words)]
 
 
 def _name_axis(page: Page, top: float, words: str) -> None:

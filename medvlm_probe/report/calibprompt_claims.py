@@ -45,6 +45,8 @@ LOWER_ECE: tuple[tuple[str, str, str, SaidBy], ...] = (
 )
 """Statement, the method that is said to be better, the other, and who says so."""
 
+LEVEL = 0.05
+
 FEWEST_LOSSES = 4
 """The interval of a rank correlation over losses needs one more than three."""
 
@@ -63,8 +65,9 @@ class Claim:
             accuracy is, or a rank correlation.
         bound: 0, or the margin that accuracy may lose.
         p_adjusted: of a difference of ECEs, after Holm's correction over such statements; NaN else.
-        verdict: `holds` where the interval lies above the bound, `does not hold` where it has nothing above it, else
-            `cannot be told`.
+        verdict: of ECEs `holds` or `does not hold` by the sign where `p_adjusted` is below .05 (and `does not hold` for
+            the same prompts); of accuracy by the one-sided 95 % bounds; of a correlation where its interval excludes
+            0; else `cannot be told`.
     """
 
     text: str
@@ -108,7 +111,7 @@ def _ece_claims(result: SweepResult) -> list[Claim]:
     ]
     adjusted = holm(np.array([difference.p_value for difference in differences]))
     return [
-        Claim(text, said_by, difference.estimate, 0.0, float(p), _verdict(difference.estimate))
+        Claim(text, said_by, difference.estimate, 0.0, float(p), _verdict_on_ece(difference, float(p)))
         for (text, said_by, _, _), difference, p in zip(found, differences, adjusted, strict=True)
     ]
 
@@ -206,7 +209,14 @@ def _spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
 
 
+def _verdict_on_ece(difference: Difference, p_adjusted: float) -> Verdict:
+    value = difference.estimate.value
+    if value == 0:
+        return "does not hold"
+    return "cannot be told" if not p_adjusted < LEVEL else "holds" if value > 0 else "does not hold"
+
+
 def _verdict(estimate: Estimate) -> Verdict:
     if estimate.low > 0:
         return "holds"
-    return "does not hold" if estimate.high <= 0 else "cannot be told"
+    return "does not hold" if estimate.high < 0 else "cannot be told"
