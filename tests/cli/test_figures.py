@@ -27,6 +27,7 @@ def test_the_radiology_study_on_phantoms(run: Run, tmp_path: Path) -> None:
     assert set(counts["split"]) == {"train", "calib", "test"}
 
 
+@pytest.mark.slow
 def test_the_calibprompt_study_on_phantoms(run: Run, tmp_path: Path) -> None:
     cohort = "phantom:prevalence=balanced,sites=reference,n=60"
     quick = ("--draws", 2, "--epochs", 2, "--shots", 2, "--context", 2, "--sweep", "shots=2,3", "--ablation-draws", 2)
