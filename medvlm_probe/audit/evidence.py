@@ -80,6 +80,10 @@ class AuditEvidence:
                 found[name] = f"Not answered: {self.skipped.get(name, 'it was not asked.')}"
             else:
                 found[name] = answer.sentence(self.words) if name in worded else answer.sentence
+        if self.label_shift is not None and self.what_moved is not None:
+            found["label_shift"] = self.label_shift.sentence(self.words, look_moved=self.what_moved.look_moved)
+        if self.repair is not None and any(trap.kind == "shortcut" for trap in self.traps):
+            found["repair"] += " As labels differ in acquisition here, what learns from them may learn just that."
         return found
 
     @property

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from medvlm_probe.audit.age_probe import Childlike
 from medvlm_probe.audit.calibration import examine_calibration
 from medvlm_probe.audit.data_shift import examine_shift
 from medvlm_probe.audit.evidence import AuditEvidence
@@ -43,7 +43,7 @@ class Settings:
         n_permutations: of every permutation test; tests stop sooner once a p-value is clearly large.
         n_sampled: images of each side that are opened for their facts; 0 opens none.
         logit_scale: of the model.
-        child_scores: see `traps.find_traps`.
+        childlike: see `traps.find_traps`.
         seen: sentences on images that the model has seen in training.
         explanations: see `verdicts.JudgedOn`.
         why: computes the attribution; None where it was not asked for.
@@ -53,7 +53,7 @@ class Settings:
     n_permutations: int = 9_999
     n_sampled: int = SAMPLED
     logit_scale: float = 1.0
-    child_scores: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+    childlike: Childlike | None = None
     seen: Sequence[str] = ()
     explanations: Mapping[str, Explanation] | None = None
     why: Callable[[AuditInputs], Why] | None = None
@@ -108,11 +108,12 @@ def examine(
     performance = ask("performance", lambda: examine_performance(inputs))
     calibration = ask("calibration", lambda: examine_calibration(inputs))
     label_free = ask("label_free", lambda: estimate_without_labels(inputs))
-    sizes = ask("sample_sizes", lambda: examine_sizes(inputs, performance, label_shift))
-    practice = ask("practice", lambda: examine_practice(inputs, performance, label_shift))
+    believed = not (what_moved is not None and what_moved.look_moved)
+    sizes = ask("sample_sizes", lambda: examine_sizes(inputs, performance, label_shift if believed else None))
+    practice = ask("practice", lambda: examine_practice(inputs, performance, label_shift, believed=believed))
     why = ask("why", lambda: _why(inputs, settings))
     repair = ask("repair", lambda: _repair(inputs, settings))
-    traps = find_traps(inputs, facts, child_scores=settings.child_scores, seen=settings.seen)
+    traps = find_traps(inputs, facts, childlike=settings.childlike, seen=settings.seen)
     judged_on = JudgedOn(inputs, shift, outliers, calibration, settings.explanations, interview.skipped)
     return AuditEvidence(
         facts=facts,

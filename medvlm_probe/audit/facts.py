@@ -80,7 +80,7 @@ class FactsFound:
         named = [self._words(test) for test in self.different[:4]]
         more = len(self.different) - len(named)
         rest = f", and {more} more" if more else ""
-        absent = f" Not known on both sides: {', '.join(self.absent)}." if self.absent else ""
+        absent = f" Not known on one side or both: {', '.join(self.absent)}." if self.absent else ""
         return f"Facts that differ from the reference: {'; '.join(named)}{rest}.{absent}"
 
     def _words(self, test: FactTest) -> str:
@@ -176,7 +176,9 @@ def pixel_facts(side: Side, n_sampled: int, rng: np.random.Generator) -> pd.Data
 
 
 def sample_rows(groups: IntArray, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return rows of whole patients drawn at random, at most n or the first patient's, ascending."""
+    """Return rows of whole patients drawn at random, at most n or the first patient's, ascending; none for n = 0."""
+    if n == 0:
+        return np.empty(0, dtype=np.int64)
     names, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = rng.permutation(len(names))
     kept = order[np.cumsum(sizes[order]) <= n]

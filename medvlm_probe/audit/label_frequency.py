@@ -51,8 +51,20 @@ class LabelFrequencies:
     labels: tuple[LabelFrequency, ...]
     left_out: Mapping[str, str]
 
-    def sentence(self, words: Mapping[str, str]) -> str:
-        """Which findings are more or less frequent than at the reference, as far as that can be told."""
+    def sentence(self, words: Mapping[str, str], *, look_moved: bool = False) -> str:
+        """Which findings are more or less frequent than at the reference, as far as that can be told.
+
+        Args:
+            words: label to the words that people read.
+            look_moved: images look different too, so that all estimates rest on an assumption known to be false.
+        """
+        if look_moved:
+            known = [entry for entry in self.labels if entry.truth is not None]
+            held = sum(e.truth is not None and e.shift.em.low <= e.truth.value <= e.shift.em.high for e in known)
+            said = "As the look of the images moved, the frequencies of findings cannot be told from scores"
+            return (
+                f"{said}; where labels tell, the estimate's interval held the truth for {held} of {len(known)} labels."
+            )
         usable = [entry for entry in self.labels if entry.shift.verdict == "usable"]
         moved = [
             entry

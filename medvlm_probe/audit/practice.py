@@ -13,6 +13,7 @@ from medvlm_probe.audit.inputs import FEWEST_PEOPLE, AuditInputs, people
 from medvlm_probe.audit.label_frequency import LabelFrequencies, true_prevalence
 from medvlm_probe.audit.performance_by_site import Performance
 from medvlm_probe.errors import InputError
+from medvlm_probe.metrics.baselines import NO_FINDING
 from medvlm_probe.metrics.proportions import proportion
 from medvlm_probe.shift.practice import (
     PerThousand,
@@ -35,7 +36,7 @@ class LabelPractice:
     Attributes:
         label: its name.
         numbers: per 1,000 examinations at the site's prevalence.
-        errors_from, prevalence_from: `site labels`, or `reference`, or `estimated`: where the numbers come from.
+        errors_from, prevalence_from: `site labels`, `reference`, or `estimated` without labels: where numbers are from.
         plan: the referral plan on the images that it was chosen on; None where none reaches the recall.
         at_site: the same plan at the site; None without labels there.
         referred: share of the site's images that the plan sends to a reader.
@@ -86,7 +87,7 @@ class Practice:
             f"{words.get(worst.label, worst.label).lower()} missed and {alarms.value:.0f} a false alarm"
         )
         if worst.errors_from == "reference":
-            text += ", if recall and specificity are the reference's, which the site's labels do not tell"
+            text += ", if recall and specificity are the reference's, for the site's labels do not tell"
         return text + "."
 
     def to_json(self) -> dict[str, Any]:
@@ -95,9 +96,19 @@ class Practice:
 
 
 def examine_practice(
-    inputs: AuditInputs, performance: Performance | None, frequencies: LabelFrequencies | None
+    inputs: AuditInputs,
+    performance: Performance | None,
+    frequencies: LabelFrequencies | None,
+    *,
+    believed: bool = True,
 ) -> Practice:
     """Return every label's numbers; what the site's labels do not tell is taken from the reference, and says so.
+
+    Args:
+        inputs: of the audit.
+        performance: of the site; None where its labels tell nothing.
+        frequencies: estimated without labels.
+        believed: False where such estimates are not to be relied on; the reference's prevalence then stands in.
 
     Raises:
         InputError: no thresholds: the reference has no labels.
@@ -105,17 +116,21 @@ def examine_practice(
     deployed = inputs.deployed
     if deployed is None or inputs.chosen_on.scores is None or inputs.site.scores is None:
         raise InputError("No thresholds: the reference has no labels to choose them on.")
-    estimated = {e.label: e.shift.em for e in frequencies.labels} if frequencies else {}
+    estimated = {e.label: e.shift for e in frequencies.labels} if frequencies else {}
     found = []
     for k, label in enumerate(inputs.labels):
+        if label == NO_FINDING:
+            continue
         recall, specificity, errors_from = _errors(inputs, performance, label)
         if recall is None or specificity is None:
             continue
-        truth = true_prevalence(inputs, k)
-        prevalence = truth or estimated.get(label)
+        prevalence, prevalence_from = true_prevalence(inputs, k), "site labels"
         if prevalence is None:
-            continue
-        prevalence_from = "site labels" if truth else "estimated"
+            shift = estimated.get(label)
+            if shift is None:
+                continue
+            usable = believed and shift.verdict == "usable"
+            prevalence, prevalence_from = (shift.em, "estimated") if usable else (shift.reference, "reference")
         numbers = per_thousand(recall, specificity, prevalence)
         found.append(LabelPractice(label, numbers, errors_from, prevalence_from, *_referral(inputs, k)))
     if not found:

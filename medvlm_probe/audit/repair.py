@@ -244,6 +244,8 @@ def _label_shift(bench: _Bench) -> Answer:
             pool.groups,
             rng=bench.inputs.rng(f"repair {k}"),
         )
+        if not np.isfinite(found.em.value):
+            continue
         before, now = (min(max(share, 1e-3), 1 - 1e-3) for share in (found.reference.value, found.em.value))
         odds = p[:, place] / np.maximum(1 - p[:, place], 1e-12) * (now / (1 - now)) / (before / (1 - before))
         moved[:, place] = odds / (1 + odds)

@@ -11,6 +11,7 @@ from medvlm_probe.audit.inputs import FEWEST_PEOPLE, AuditInputs, people
 from medvlm_probe.audit.label_frequency import LabelFrequencies
 from medvlm_probe.audit.performance_by_site import Performance, examine_performance
 from medvlm_probe.errors import InputError
+from medvlm_probe.metrics.baselines import NO_FINDING
 from medvlm_probe.metrics.intervals import effective_size
 from medvlm_probe.shift.sample_size import (
     DetectableDifference,
@@ -70,7 +71,7 @@ class SampleSizes:
         short = [e for e in self.labels if e not in enough]
         if not short:
             return first + "."
-        worst = min(short, key=lambda e: (e.needed.images or math.inf, e.label))
+        worst = min(short, key=lambda e: e.needed.positives - (e.n_positive or 0))
         images = f", about {worst.needed.images:,} images to label" if worst.needed.images else ""
         have = f"{worst.n_positive}" if worst.n_positive is not None else "under 10"
         return (
@@ -92,11 +93,12 @@ def examine_sizes(
         InputError: the reference gives no recall of any label.
     """
     cells = (performance or _of_reference(inputs)).whole("reference")
-    prevalence = {e.label: e.shift.em.value for e in frequencies.labels} if frequencies else {}
+    usable = [entry for entry in frequencies.labels if entry.shift.verdict == "usable"] if frequencies else []
+    prevalence = {entry.label: entry.shift.em.value for entry in usable}
     found = []
     for k, label in enumerate(inputs.labels):
         recall = cells[label].estimate("recall")
-        if recall is None:
+        if recall is None or label == NO_FINDING:
             continue
         y, own = inputs.site.targets[:, k], inputs.reference.targets[:, k]
         known = (y == 1) | (y == 0)

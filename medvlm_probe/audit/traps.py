@@ -10,20 +10,28 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from medvlm_probe.audit.age_probe import CHILD_YEARS, Childlike
 from medvlm_probe.audit.facts import FactsFound, manifest_facts
 from medvlm_probe.audit.inputs import FEWEST_PEOPLE, AuditInputs, Side, people
 from medvlm_probe.cohort.cohort import Cohort
 from medvlm_probe.cohort.labels import display_name
-from medvlm_probe.metrics.classification import label_performance
 from medvlm_probe.shift.nuisance_probes import nuisance_probes
 from medvlm_probe.types import Estimate
 
 SHORTCUT_AUROC = 0.7
 """A label that facts tell on held-out patients with an AUROC whose lower bound is above this differs in acquisition."""
 
-CHILD_YEARS, CHILD_SHARE = 18.0, 0.05
-HINT_AUROC = 0.8
+CHILD_SHARE = 0.05
 N_BANDS = 8
+
+FACT_WORDS = {
+    "number": "the order of patient numbers",
+    "site": "the site",
+    "view": "the view",
+    "age": "the age",
+    "sex": "the sex",
+}
+"""What `fact_matrix` holds, for people."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,8 @@ class Trap:
     """One trap.
 
     Attributes:
-        kind: `children`, `recall_only`, `shortcut`, `resolution`, `no_groups`, `training`, `labels_missing`.
+        kind: `children`, `recall_only`, `shortcut`, `resolution`, `no_groups`, `training`, `labels_missing`,
+            `no_positives`, `age_unknown`.
         sentence: what to know, in one sentence.
         labels: those concerned; empty where all are.
         estimate: what it rests on, where there is a number.
@@ -51,7 +60,7 @@ def find_traps(
     inputs: AuditInputs,
     facts: FactsFound | None,
     *,
-    child_scores: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+    childlike: Childlike | None = None,
     seen: Sequence[str] = (),
 ) -> tuple[Trap, ...]:
     """Return the traps found.
@@ -59,11 +68,10 @@ def find_traps(
     Args:
         inputs: of the audit.
         facts: of acquisition; None where none were read.
-        child_scores: how much more images look like a child's than an adult's to the model's own text prompts, of the
-            whole reference and of the site, (n,) and (m,); None where the model was not asked.
+        childlike: what an age probe says of sites without ages; None without one.
         seen: sentences on images that the model has seen in training.
     """
-    found = [*_one_sided(inputs.site.cohort), *_missing(inputs), *_children(inputs, child_scores)]
+    found = [*_one_sided(inputs.site.cohort), *_missing(inputs), *_children(inputs, childlike)]
     found += _shortcuts(inputs)
     found += _resolution(facts)
     if inputs.site.cohort.group_kind == "image":
@@ -88,10 +96,12 @@ def _one_sided(cohort: Cohort) -> list[Trap]:
             only_absent.append(label)
     found = []
     if only_present:
-        sentence = f"{_named(only_present)} has no absent examples at the site: recall only, no AUROC or specificity."
+        has = _verb(only_present, "has", "have")
+        sentence = f"{_named(only_present)} {has} no absent examples at the site: recall only, no AUROC or specificity."
         found.append(Trap("recall_only", sentence, tuple(only_present)))
     if only_absent:
-        sentence = f"{_named(only_absent)} has no present examples at the site: nothing can be said of finding it."
+        has = _verb(only_absent, "has", "have")
+        sentence = f"{_named(only_absent)} {has} no present examples at the site: nothing can be said of finding them."
         found.append(Trap("no_positives", sentence, tuple(only_absent)))
     return found
 
@@ -104,40 +114,40 @@ def _missing(inputs: AuditInputs) -> list[Trap]:
     ]
     if not empty:
         return []
-    what = "None of the audited labels" if len(empty) == len(inputs.labels) else f"{_named(empty)}"
-    verb = "is known at the site" if len(empty) == len(inputs.labels) else "is not known at the site"
-    return [Trap("labels_missing", f"{what} {verb}: not stated is not absent.", tuple(empty))]
+    if len(empty) == len(inputs.labels):
+        said = "None of the audited labels is known at the site"
+    else:
+        said = f"{_named(empty)} {_verb(empty, 'is', 'are')} not known at the site"
+    return [Trap("labels_missing", f"{said}: not stated is not absent.", tuple(empty))]
 
 
-def _children(inputs: AuditInputs, scores: tuple[NDArray[np.float64], NDArray[np.float64]] | None) -> list[Trap]:
+def _children(inputs: AuditInputs, childlike: Childlike | None) -> list[Trap]:
     ages = [manifest_facts(side.cohort)["age"].to_numpy() for side in (inputs.whole_reference, inputs.site)]
     site = ages[1][np.isfinite(ages[1])]
     found = []
     if len(site):
         share = float((site < CHILD_YEARS).mean())
         before = ages[0][np.isfinite(ages[0])]
-        known = f"{100 * (before < CHILD_YEARS).mean():.0f} % at the reference" if len(before) else "not known there"
+        known = (
+            f"{100 * (before < CHILD_YEARS).mean():.0f} % at the reference"
+            if len(before)
+            else "ages are not given there"
+        )
         few = people(inputs.site.groups[ages[1] < CHILD_YEARS]) < FEWEST_PEOPLE
         if share >= CHILD_SHARE and not few:
             sentence = f"{100 * share:.0f} % of the images with an age are of patients under 18 ({known})."
             found.append(Trap("children", sentence))
         return found
-    hint = _hint(inputs, scores) if scores is not None else None
-    if hint is not None and hint.low > HINT_AUROC:
-        sentence = (
-            "Ages are not given, and to the model's own text prompts these images look like children's more than the "
-            f"reference's do (AUROC {hint.value:.2f} [{hint.low:.2f}, {hint.high:.2f}]): ask who the patients are."
-        )
-        return [Trap("children", sentence, estimate=hint)]
-    return [Trap("age_unknown", "Ages are not given: whether children are among the patients cannot be told.")]
-
-
-def _hint(inputs: AuditInputs, scores: tuple[NDArray[np.float64], NDArray[np.float64]]) -> Estimate:
-    values = np.concatenate(scores)
-    of_site = np.repeat([0.0, 1.0], [len(scores[0]), len(scores[1])])
-    groups = np.concatenate([inputs.whole_reference.groups, inputs.site.groups])
-    (found,) = label_performance(of_site[:, None], values[:, None], groups, label_names=["site"])
-    return found.auroc
+    if childlike is None:
+        sentence = "Ages are not given: whether children are among the patients cannot be told."
+        return [Trap("age_unknown", f"{sentence} A cohort with ages would teach an age probe: --ages-from.")]
+    site_share, before = (f"{100 * share.value:.0f} %" for share in (childlike.site, childlike.reference))
+    how = f"an age probe learnt elsewhere (AUROC {childlike.auroc.value:.2f} on held-out patients there)"
+    if childlike.more.low > CHILD_SHARE:
+        sentence = f"Ages are not given, but to {how} {site_share} of the images look like children's, {before} of the "
+        return [Trap("children", f"{sentence}reference's: ask who the patients are.", estimate=childlike.more)]
+    sentence = f"Ages are not given; to {how} no more images look like children's than at the reference"
+    return [Trap("age_unknown", f"{sentence} ({site_share}, {before} there).", estimate=childlike.more)]
 
 
 def _shortcuts(inputs: AuditInputs) -> list[Trap]:
@@ -156,16 +166,20 @@ def _shortcuts(inputs: AuditInputs) -> list[Trap]:
         return []
     probes = nuisance_probes(table.to_numpy(), facts, site.groups, space="raw", rng=inputs.rng("shortcuts"))
     caught = sorted((p for p in probes if p.auroc.low > SHORTCUT_AUROC), key=lambda p: -p.auroc.value)
+    if not caught:
+        return []
+    first, labels = caught[0].auroc, tuple(p.fact for p in caught)
+    facts_known = [words for name, words in FACT_WORDS.items() if any(str(c).startswith(f"{name}_") for c in table)]
+    known = " and ".join(filter(None, (", ".join(facts_known[:-1]), facts_known[-1])))
     return [
         Trap(
             "shortcut",
-            f"{inputs.words(p.fact)}: present and absent images differ in acquisition. Patient numbers, view, age and "
-            f"sex alone tell them apart with AUROC {p.auroc.value:.2f} [{p.auroc.low:.2f}, {p.auroc.high:.2f}], so a "
-            "score may show where images come from, not the finding.",
-            (p.fact,),
-            p.auroc,
+            f"{_named(labels)}: labels differ in acquisition. Without a look at any image, {known} alone tell present "
+            f"from absent images (AUROC up to {first.value:.2f} [{first.low:.2f}, {first.high:.2f}]), so a score may "
+            "show where and when images were taken, not the finding.",
+            labels,
+            first,
         )
-        for p in caught
     ]
 
 
@@ -205,8 +219,7 @@ def _resolution(facts: FactsFound | None) -> list[Trap]:
     if facts is None:
         return []
     different = {test.fact for test in facts.different}
-    moved = [name for name in ("width", "height", "aspect", "fine_detail") if name in different]
-    if not moved:
+    if not different & {"width", "height", "aspect"}:
         return []
     sizes = [facts.medians.get(name, (np.nan, np.nan)) for name in ("width", "height")]
     text = " against ".join(f"{sizes[0][side]:.0f} x {sizes[1][side]:.0f}" for side in (1, 0))
@@ -221,6 +234,10 @@ def _resolution(facts: FactsFound | None) -> list[Trap]:
             "preprocessing, not patients.",
         )
     ]
+
+
+def _verb(labels: Sequence[str], one: str, several: str) -> str:
+    return one if len(labels) == 1 else several
 
 
 def _named(labels: Sequence[str]) -> str:

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvlm_probe.audit.inputs import AuditInputs
+from medvlm_probe.audit.inputs import FEWEST_PEOPLE, AuditInputs, Side, people
 from medvlm_probe.errors import InputError
 from medvlm_probe.metrics.baselines import NO_FINDING
 from medvlm_probe.metrics.classification import any_present
+from medvlm_probe.metrics.proportions import proportion
 from medvlm_probe.shift.identification import ShiftIdentification, identify_shift
+from medvlm_probe.types import Estimate
 
 _SENTENCES = {
     "none": "Neither the frequency of findings nor the look of the images is shown to have moved.",
@@ -27,19 +29,31 @@ _SENTENCES = {
 
 @dataclass(frozen=True)
 class WhatMoved:
-    """The identification for any finding against none."""
+    """The identification for any finding against none; `truth` is the frequency by the site's labels, if they tell."""
 
     found: ShiftIdentification
+    truth: Estimate | None
+
+    @property
+    def look_moved(self) -> bool:
+        """Whether images look different, so that estimates which take only frequencies to have moved may be wrong."""
+        return self.found.shift in ("covariate", "both")
 
     @property
     def sentence(self) -> str:
         """What moved, in one sentence."""
         f = self.found
-        return _SENTENCES[f.shift].format(
+        said = _SENTENCES[f.shift].format(
             reference=f"{100 * f.reference_prevalence.value:.0f} %",
             site=f"{100 * f.site_prevalence.value:.0f} %",
             shape=f"{100 * f.shape_prevalence.value:.0f} %",
         )
+        if self.truth is None:
+            return said
+        t = self.truth
+        known = f"By the site's own labels {100 * t.value:.0f} % [{100 * t.low:.0f}, {100 * t.high:.0f}] have a finding"
+        wrong = f.shift in ("prevalence", "both") and not _agree(f, t)
+        return f"{said} {known}" + (", so the estimate from scores is not to be believed." if wrong else ".")
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values; undefined numbers are None."""
@@ -47,6 +61,7 @@ class WhatMoved:
         return {
             "sentence": self.sentence,
             "shift": f.shift,
+            "truth": self.truth.to_json() if self.truth else None,
             "reference_prevalence": f.reference_prevalence.to_json(),
             "site_prevalence": f.site_prevalence.to_json(),
             "shape_prevalence": f.shape_prevalence.to_json(),
@@ -57,9 +72,15 @@ class WhatMoved:
         }
 
 
-def any_finding(inputs: AuditInputs) -> NDArray[np.float64]:
-    """Return 1 where an image of the whole reference has any finding, 0 where it has none, else NaN, (n,)."""
-    y = inputs.whole_reference.targets
+def _agree(found: ShiftIdentification, truth: Estimate) -> bool:
+    """Return whether the estimate that is told and the truth may be the same."""
+    told = found.shape_prevalence if found.shift == "both" else found.site_prevalence
+    return told.low <= truth.high and truth.low <= told.high
+
+
+def any_finding(inputs: AuditInputs, side: Side) -> NDArray[np.float64]:
+    """Return 1 where an image has any finding, 0 where it has none, else NaN, (n,)."""
+    y = side.targets
     if NO_FINDING in inputs.labels:
         return 1 - y[:, inputs.column(NO_FINDING)]
     return np.asarray(any_present(y), dtype=np.float64)
@@ -67,9 +88,12 @@ def any_finding(inputs: AuditInputs) -> NDArray[np.float64]:
 
 def identify(inputs: AuditInputs) -> WhatMoved:
     """Return what moved. Raises InputError where the reference has no labels of both kinds, or too few people."""
-    y = any_finding(inputs) if inputs.labels else np.array([])
+    y = any_finding(inputs, inputs.whole_reference) if inputs.labels else np.array([])
     if not {0.0, 1.0} <= set(y[~np.isnan(y)].tolist()):
         raise InputError("The reference has no labels of both kinds: images with a finding and images without any.")
     first, second = inputs.whole_reference, inputs.site
     found = identify_shift(y, first.vectors, second.vectors, first.groups, second.groups, rng=inputs.rng("what moved"))
-    return WhatMoved(found)
+    truth = any_finding(inputs, second)
+    known = ~np.isnan(truth)
+    enough = min(people(second.groups[truth == kind]) for kind in (1, 0)) >= FEWEST_PEOPLE
+    return WhatMoved(found, proportion(truth[known] == 1, second.groups[known]) if enough else None)

@@ -32,6 +32,7 @@ from medvlm_probe.errors import InputError, PolicyError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from medvlm_probe.audit.age_probe import Childlike
     from medvlm_probe.audit.examine import Settings
     from medvlm_probe.audit.inputs import AuditInputs
     from medvlm_probe.audit.policy import Policy
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from medvlm_probe.audit.why import Why
     from medvlm_probe.cli.steps import Compute, EmbeddedCohort
     from medvlm_probe.cohort.cohort import Cohort
+    from medvlm_probe.models.contract import VisionLanguageModel
     from medvlm_probe.types import FloatArray, Scores
     from medvlm_probe.zero_shot.predict import Task
 
@@ -79,6 +81,11 @@ def audit(
     prompts: Annotated[
         str, typer.Option("--prompts", help="Prompts that score the labels; see 'prompts'.", rich_help_panel=DATA)
     ] = "radiology",
+    ages_from: Annotated[
+        str | None,
+        typer.Option("--ages-from", help="A cohort with ages, to learn from what children look like where the new site "
+                     "gives none. Default: the reference.", rich_help_panel=DATA),
+    ] = None,
     explanations: Annotated[
         Path | None,
         typer.Option("--explanations", help="A folder of 'grad-cam' on images with regions, for rules about "
@@ -150,7 +157,8 @@ def audit(
     inputs = _inputs(here, there, task, seed)
     for note in inputs.notes:
         output.warn(note)
-    settings = _settings(output, here, there, inputs, task, compute, studied, permutations, opened, why, repair)
+    childlike = _childlike(output, inputs, ages_from, here.model, model, compute)
+    settings = _settings(output, here, there, task, compute, childlike, studied, permutations, opened, why, repair)
     output.say(
         f"Auditing {len(inputs.site):,} images against {len(inputs.whole_reference):,}: half of these serve choices, "
         "half are compared with. Tests take a minute for each 5,000 images."
@@ -228,26 +236,18 @@ def _settings(
     output: Output,
     here: EmbeddedCohort,
     there: EmbeddedCohort,
-    inputs: AuditInputs,
     task: Task | None,
     compute: Compute,
+    childlike: Childlike | None,
     explanations: dict[str, Explanation] | None,
     permutations: int,
     opened: int,
     why: bool,
     repair: bool,
 ) -> Settings:
-    from medvlm_probe.audit.child_hint import child_scores
     from medvlm_probe.audit.examine import Settings
 
     score = _scorer(here, task)
-    ages = inputs.site.cohort.table["age"].notna().any() if "age" in inputs.site.cohort.table else False
-    hint = None
-    if not ages:
-        hint = (
-            child_scores(here.model, inputs.whole_reference.vectors),
-            child_scores(here.model, inputs.site.vectors),
-        )
 
     def attributed(given: AuditInputs) -> Why:
         from medvlm_probe.audit.why import examine_why
@@ -270,12 +270,36 @@ def _settings(
         n_permutations=permutations,
         n_sampled=opened,
         logit_scale=here.model.logit_scale,
-        child_scores=hint,
+        childlike=childlike,
         seen=seen,
         explanations=explanations,
         why=attributed if why else None,
         score=score if repair else None,
     )
+
+
+def _childlike(
+    output: Output, inputs: AuditInputs, ages_from: str | None, model: VisionLanguageModel, name: str, compute: Compute
+) -> Childlike | None:
+    """Return what an age probe says of a site without ages; None where there are ages, or nothing to learn from."""
+    from medvlm_probe.audit.age_probe import compare_ages, fit_age_probe
+    from medvlm_probe.audit.facts import manifest_facts
+
+    reference, site = inputs.whole_reference, inputs.site
+    if manifest_facts(site.cohort)["age"].notna().any():
+        return None
+    cohort, vectors, groups = reference.cohort, reference.vectors, reference.groups
+    if ages_from is not None:
+        taught = _embedded(output, _cohort(ages_from, None, None, None, "--ages-from"), name, compute, "ages")
+        cohort, vectors, groups = taught.cohort, taught.embedded.vectors, taught.cohort.groups()
+    try:
+        probe = fit_age_probe(vectors, manifest_facts(cohort)["age"].to_numpy(), groups)
+    except InputError as error:
+        if ages_from is not None:
+            raise
+        output.say(f"No age probe: {error}")
+        return None
+    return compare_ages(probe, (reference.vectors, reference.groups), (site.vectors, site.groups))
 
 
 def _scorer(side: EmbeddedCohort, task: Task | None) -> Callable[[FloatArray], Scores] | None:
@@ -314,18 +338,32 @@ def _explanations(folder: Path) -> dict[str, Explanation]:
 
 def _config(context: typer.Context, sides: tuple[Cohort, Cohort], policy: Policy) -> dict[str, Any]:
     """Return what decides the results, with nothing in it that names a file or a folder."""
-    from medvlm_probe.cli.steps import resolved_config
     from medvlm_probe.runs import sha256_json
 
-    config = resolved_config(context)
-    for name in ("explanations", "pseudonym_key", "opened"):
-        config.pop(name)
+    elsewhere = {
+        "out",
+        "as_json",
+        "quiet",
+        "verbose",
+        "no_color",
+        "workers",
+        "explanations",
+        "pseudonym_key",
+        "ages_from",
+    }
+    config = {
+        name: list(value) if isinstance(value, tuple | list) else value
+        for name, value in sorted(context.params.items())
+        if name not in elsewhere
+    }
     config |= {
         "cohort": sides[0].fingerprint,
         "reference": sides[1].fingerprint,
         "model": str(config["model"]).replace("\\", "/").rsplit("/", 1)[-1],
         "prompts": str(config["prompts"]).replace("\\", "/").rsplit("/", 1)[-1],
         "policy": sha256_json([vars(rule) for rule in policy.rules]),
+        "explanations": context.params["explanations"] is not None,
+        "ages_from": context.params["ages_from"] is not None,
     }
     return config
 

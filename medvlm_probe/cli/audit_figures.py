@@ -2,15 +2,189 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
+
+from medvlm_probe.cli.audit_tables import in_order, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from medvlm_probe.audit.evidence import AuditEvidence
 
+SIDES = {"reference": "At the reference", "site": "At the new site"}
+SOURCES = {"reference": "Reference, labels", "em": "Here, estimated", "truth": "Here, labels"}
+TOO_FEW = 10
+
 
 def audit_figures(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str = "") -> dict[str, str]:
-    """Return name to SVG."""
-    return {}
+    """Return name to SVG: those whose tables hold anything."""
+    from medvlm_probe.plots.style import figure_bytes
+
+    drawn = {}
+    for name, draw in FIGURES.items():
+        figure = draw(found, tables, note or None)
+        if figure is not None:
+            drawn[name] = figure_bytes(figure, "svg").decode()
+    return drawn
+
+
+def _facts(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:
+    from medvlm_probe.audit.facts import WORDS
+
+    rows = _shown(tables["facts"], "fact")
+    axis = ("Difference from the reference: 0 none, 1 complete", 0.0, "", "more different")
+    return _forest(rows, axis, {name: WORDS.get(name, name).capitalize() for name in rows.get("label", [])}, note)
+
+
+def _prevalence(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:
+    table = tables["label_shift"]
+    if not len(table):
+        return None
+    rows = in_order(table, "source", SOURCES)
+    usable = rows["assumption"] == "usable"
+    rows = rows.assign(
+        site=rows["source"].map(SOURCES), reliable=rows["reliable"] & (usable | (rows["source"] != "em"))
+    )
+    axis = ("Share of images", 0.0, "", "more frequent")
+    words = "Grey or marked: the scores refute that only frequencies moved, or cannot tell."
+    return _forest(_shown(rows), axis, found.words, " ".join(filter(None, (words, note))))
+
+
+def _outliers(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:
+    from medvlm_probe.audit.outlying import EXPECTED
+    from medvlm_probe.plots.audit_outliers import outlier_histogram
+
+    if found.outliers is None:
+        return None
+    return outlier_histogram(
+        found.outliers.reference_scores,
+        found.outliers.site_scores,
+        threshold=found.outliers.threshold,
+        share=EXPECTED,
+        words="Distance to the tenth nearest reference image",
+        note=note,
+    )
+
+
+def _auroc(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:
+    table = tables["performance"]
+    if not len(table):
+        return None
+    rows = rows_of(table, by="all", metric="auroc")
+    rows = rows.assign(site=rows["side"].map(SIDES))
+    return _forest(_shown(rows), ("AUROC", 0.5, "worse than chance", "better"), found.words, note)
+
+
+def _difference(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:
+    table = tables["performance_difference"]
+    if not len(table):
+        return None
+    metrics = {"auroc": "AUROC", "recall": "Recall", "specificity": "Specificity"}
+    rows = in_order(rows_of(table, by="all"), "metric", metrics)
+    rows = rows.assign(site=rows["metric"].map(metrics))
+    return _forest(_shown(rows), ("Here less the reference", 0.0, "worse", "better here"), found.words, note)
+
+
+def _confidence(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:
+    from medvlm_probe.audit.calibration import DEPLOYED, RAW
+
+    table = tables["calibration"]
+    if not len(table):
+        return None
+    kind = DEPLOYED if (table["probabilities"] == DEPLOYED).any() else RAW
+    rows = rows_of(table, metric="overconfidence", probabilities=kind)
+    rows = rows.assign(site=rows["side"].map(SIDES), label=rows["label"].replace("", "all_labels"))
+    axis = ("Mean confidence less accuracy", 0.0, "underconfident", "overconfident")
+    return _forest(_shown(rows), axis, {**found.words, "all_labels": "All labels together"}, note)
+
+
+def _label_free(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:
+    import pandas as pd
+
+    table = tables["label_free"]
+    if not len(table):
+        return None
+    methods = {
+        "difference_of_confidences": "Difference of confidences",
+        "average_thresholded_confidence": "Thresholded",
+    }
+    rows = in_order(rows_of(table, metric="accuracy"), "estimator", methods)
+    rows = rows.assign(site=rows["estimator"].map(methods))
+    truth = rows.drop_duplicates("label").dropna(subset=["truth_value"])
+    ends = ("value", "low", "high")
+    truth = truth.assign(site="Truth", reliable=True, **{end: truth[f"truth_{end}"] for end in ends})
+    everything = pd.concat([rows, truth], ignore_index=True) if len(truth) else rows
+    return _forest(_shown(everything), ("Accuracy at the new site", 0.5, "", "better"), found.words, note)
+
+
+def _practice(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:
+    table = tables["practice"]
+    if not len(table):
+        return None
+    words = {"missed_per_1000": "Missed", "false_alarms_per_1000": "False alarms"}
+    rows = in_order(table, "metric", words)
+    rows = rows.assign(site=rows["metric"].map(words))
+    return _forest(_shown(rows), ("Of 1,000 examinations", 0.0, "", "more errors"), found.words, note)
+
+
+def _why(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:
+    from medvlm_probe.plots.acquisition import shares_explained
+
+    table = tables["why"]
+    if found.why is None:
+        return None
+    return shares_explained(
+        rows_of(table, what="transform"), rows_of(table, what="part"), chance=found.why.found.chance, note=note
+    )
+
+
+def _repair(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:
+    from medvlm_probe.audit.repair import WORDS
+    from medvlm_probe.plots.audit_repair import repair_curves
+
+    table = tables["repair"]
+    if not len(table):
+        return None
+    rows = rows_of(table, metric="brier_gain")
+    rows = rows[~rows["remedy"].isin(["none", "thresholds"])]
+    return repair_curves(rows, axis="Brier score gained", words=WORDS, note=note)
+
+
+def _shown(rows: pd.DataFrame, label: str = "label") -> pd.DataFrame:
+    """Return the columns that forest plots take, without undefined values."""
+    if not len(rows):
+        return rows
+    renamed = rows.rename(columns={label: "label"})
+    kept = [c for c in ("site", "label", "value", "low", "high", "reliable", "n_positive") if c in renamed]
+    return renamed.dropna(subset=["value"])[kept]
+
+
+def _forest(
+    rows: pd.DataFrame, axis: tuple[str, float, str, str], words: Mapping[str, str], note: str | None
+) -> Figure | None:
+    from medvlm_probe.plots.intervals import IntervalAxis, interval_figure
+
+    if not len(rows):
+        return None
+    label, null, below, above = axis
+    given = IntervalAxis(null=null, label=label, below=below, above=above)
+    return interval_figure(rows, given, labels_words=words, sort=False, too_few=TOO_FEW, title=None, note=note)
+
+
+Draw = Callable[["AuditEvidence", "Mapping[str, pd.DataFrame]", "str | None"], "Figure | None"]
+
+FIGURES: dict[str, Draw] = {
+    "facts_effects": _facts,
+    "label_shift_prevalence": _prevalence,
+    "why_shares": _why,
+    "outliers_scores": _outliers,
+    "performance_auroc": _auroc,
+    "performance_difference": _difference,
+    "calibration_confidence": _confidence,
+    "label_free_accuracy": _label_free,
+    "practice_errors": _practice,
+    "repair_gain": _repair,
+}
+"""Each figure by its name."""

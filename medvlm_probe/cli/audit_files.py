@@ -88,7 +88,7 @@ def write_audit(
     for name, svg in figures.items():
         paths.append(run.path / f"{name}.svg")
         write_bytes_atomically(paths[-1], svg.encode())
-    paths.append(_page(run.path, result, figures, note))
+    paths.append(_page(run.path, result, figures))
     run.write_provenance({**provenance, "seconds": dict(found.seconds)})
     return Written(result, [*paths, run.path / "run.json"])
 
@@ -133,12 +133,11 @@ def _text(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 
-def _page(folder: Path, result: Mapping[str, Any], figures: Mapping[str, str], note: str) -> Path:
+def _page(folder: Path, result: Mapping[str, Any], figures: Mapping[str, str]) -> Path:
     from medvlm_probe.report.audit_page import audit_page
 
     path = folder / "audit.html"
-    phantoms = "phantom" in note
-    page = audit_page(result, figures, title="Audit of a new site", small_cells=phantoms)
+    page = audit_page(result, figures, title="Audit of a new site")
     write_bytes_atomically(path, page.encode())
     return path
 
