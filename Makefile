@@ -7,7 +7,7 @@ demo: .venv/demo
 	$(BIN)/medvlm-probe embed-dist --label cardiomegaly
 
 test: .venv/dev
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n auto
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n auto --dist worksteal
 
 check: .venv/dev
 	$(BIN)/ruff format --check .
