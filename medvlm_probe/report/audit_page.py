@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from medvlm_probe.report.audit_tables import QUESTIONS, Question, tables_for
+from medvlm_probe.report.cells import Cell, TableStyle, value_text
 from medvlm_probe.report.inline_svg import PageFigure, page_figure
 from medvlm_probe.report.page import render
 from medvlm_probe.report.provenance import PHANTOMS, SUBJECTS, Fact, card_facts, is_phantom, name_of, provenance_facts
 from medvlm_probe.report.run_sections import Run, run_sections
-from medvlm_probe.report.tables import Cell, Table, TableStyle, make_table, value_text
+from medvlm_probe.report.tables import Table, make_table
 from medvlm_probe.report.words import heading
 
 PASS, FAIL, UNSURE = "pass", "fail", "not enough evidence"

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from medvlm_probe.report.cells import Record, TableStyle
 from medvlm_probe.report.layouts import TableLayout, all_rows, under
-from medvlm_probe.report.tables import Record, Table, TableStyle, make_table, tables_of
+from medvlm_probe.report.tables import Table, make_table, tables_of
 
 METRICS = ("auroc", "recall", "specificity")
 

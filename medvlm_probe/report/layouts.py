@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medvlm_probe.report.tables import Record
+from medvlm_probe.report.cells import Record
 
 Rows = Callable[[Any], Sequence[Record]]
 

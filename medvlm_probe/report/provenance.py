@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from medvlm_probe.report.tables import value_text
+from medvlm_probe.report.cells import value_text
 from medvlm_probe.report.words import heading
 
 RECORD = (
@@ -34,6 +34,7 @@ class Fact:
 
 SUBJECTS = {"site": "New site", "cohort": "Cohort", "reference": "Reference", "model": "Model"}
 """What a run looked at: fields of its record, and how pages call them."""
+COHORTS = ("site", "cohort", "reference")
 PHANTOMS = "Phantoms: these radiographs are drawn by a program. Nothing on this page is about patients, or medicine."
 
 
@@ -56,9 +57,9 @@ def name_of(value: Any) -> str:
 
 
 def is_phantom(record: Mapping[str, Any]) -> bool:
-    """Return whether all images that a run looked at are phantoms."""
-    sides = [value.get("cohort", value) for key in SUBJECTS if isinstance(value := record.get(key), Mapping)]
-    recipes = [str(side["recipe"]) for side in sides if isinstance(side, Mapping) and side.get("recipe")]
+    """Return whether all images that a run looked at are phantoms: by their recipe, else by their cohort's name."""
+    sides = [value.get("cohort", value) for key in COHORTS if isinstance(value := record.get(key), Mapping)]
+    recipes = [str(side.get("recipe") or f"{side.get('name')}/") for side in sides if isinstance(side, Mapping)]
     return bool(recipes) and all(recipe.startswith("phantom/") for recipe in recipes)
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
+from medvlm_probe.report.cells import TableStyle
 from medvlm_probe.report.inline_svg import PageFigure, page_figure
 from medvlm_probe.report.layouts import TableLayout, named_under, under
 from medvlm_probe.report.provenance import SUBJECTS, Fact, is_phantom, name_of, provenance_facts
-from medvlm_probe.report.tables import Table, TableStyle, make_table, tables_of
+from medvlm_probe.report.tables import Table, make_table, tables_of
 from medvlm_probe.report.words import heading
 
 
@@ -115,7 +116,13 @@ RUNS: dict[str, RunLayout] = {
         ),
     ),
     "label-agreement": RunLayout(
-        "Agreement of label sources", "How far sources of labels agree on the same images.", ("label_agreement",), ()
+        "Agreement of label sources", "How far sources of labels agree on the same images.", ("label_agreement",), (
+            TableLayout(
+                "Pairs of sources",
+                under("pairs"),
+                ("label", "a", "b", "n_both", "n_only_a", "n_only_b", "n_neither", "agreement", "kappa"),
+            ),
+        ),
     ),
     "tune": RunLayout("Tuned prompts", "Prompts learned from few labelled images.", (), ()),
 }  # fmt: skip

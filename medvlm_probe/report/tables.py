@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeGuard
+from dataclasses import dataclass
+from typing import Any
 
-from medvlm_probe.cohort.labels import display_name
-from medvlm_probe.plots.style import decimals_for, number, value_words
-from medvlm_probe.report.words import IDENTIFIERS, NOT_PEOPLE, heading
+from medvlm_probe.plots.style import decimals_for
+from medvlm_probe.report.cells import (
+    FEWEST,
+    SUPPRESSED,
+    TOO_FEW,
+    UNRELIABLE,
+    Cell,
+    Record,
+    TableStyle,
+    cell,
+    count_cell,
+    digits,
+    is_estimate,
+    is_test,
+    row_style,
+)
+from medvlm_probe.report.words import IDENTIFIERS, heading
 
-FEWEST = 10
-"""Cells of fewer people, and results of fewer positives or groups, are not shown."""
 MOST_ROWS = 60
-TOO_FEW, SUPPRESSED, UNDEFINED, UNRELIABLE = "too few", f"under {FEWEST}", "–", " ?"
 
-Kind = Literal["text", "number", "few", "pass", "fail", "unsure"]
-Record = Mapping[str, Any]
-
-_PSEUDONYM = re.compile(r"[a-z]{2,12}-[0-9a-f]{6,64}")
-_ESTIMATE = {"value", "low", "high"}
-_TEST = {"statistic", "p_value"}
+_ESTIMATE = ("value", "low", "high")
 _BESIDES = {"method", "reliable", "null", "settings", "seconds"}
-_VERDICTS: dict[str, Kind] = {"pass": "pass", "fail": "fail", "not enough evidence": "unsure"}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell: its text, what it is, and a second line in small print."""
-
-    text: str
-    kind: Kind = "text"
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,29 +48,6 @@ class Table:
     numeric: tuple[bool, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class TableStyle:
-    """How records become tables.
-
-    Attributes:
-        labels: label to the words that people read.
-        small_cells: show counts under ten people and what they would give away: for phantoms, and inside a hospital.
-    """
-
-    labels: Mapping[str, str] = field(default_factory=dict)
-    small_cells: bool = False
-
-
-def is_estimate(value: object) -> TypeGuard[Record]:
-    """Return whether a value of a JSON file is an estimate."""
-    return isinstance(value, Mapping) and value.keys() >= _ESTIMATE
-
-
-def is_test(value: object) -> TypeGuard[Record]:
-    """Return whether a value of a JSON file is a test's result and nothing else."""
-    return isinstance(value, Mapping) and value.keys() >= _TEST and value.keys() <= _TEST | {"p_adjusted"}
 
 
 def make_table(
@@ -107,11 +79,11 @@ def make_table(
         names = [name for name in names if name not in ("n", "n_groups")]
     lines = []
     for row, size in zip(shown, sizes, strict=True):
-        few = not style.small_cells and _is_few(row)
-        cells = [_cell(name, row, decimals[name], style, few, with_sizes=not apart) for name in names]
+        look = row_style(row, style, with_sizes=not apart)
+        cells = [cell(name, row, decimals[name], look) for name in names]
         if apart:
             n, groups = next(iter(size), (None, None))
-            cells += [_count(value, style, rounded=few) for value in (n, groups)]
+            cells += [count_cell(value, look) for value in (n, groups)]
         lines.append(tuple(cells))
     headings = [heading(name) for name in names] + (["n", "Groups"] if apart else [])
     numeric = (*(_is_numeric(name, rows) for name in names), *((True, True) if apart else ()))
@@ -151,28 +123,13 @@ def records_of(records: Sequence[Record], key: str) -> list[Record]:
     return found
 
 
-def value_text(value: Any) -> str:
-    """Return a single JSON value as text."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return number(value, 0)
-    if isinstance(value, float):
-        return number(value, 0 if value.is_integer() and abs(value) < 1e9 else _digits(value))
-    if value is None:
-        return UNDEFINED
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(value_text(entry) for entry in value)
-    return str(value)
-
-
 # --- Records ----------------------------------------------------------------------------------------------------------
 
 
 def _flat(record: Record, prefix: str = "") -> dict[str, Any]:
     """Return a record's single values, estimates and tests; nested ones under `outer.inner`, lists of records not."""
     found: dict[str, Any] = {}
-    if not prefix and record.keys() >= _ESTIMATE:
+    if not prefix and is_estimate(record):
         found["value"] = {
             key: record[key] for key in (*_ESTIMATE, "n", "n_groups", "method", "reliable") if key in record
         }
@@ -223,108 +180,6 @@ def _present(value: Any) -> bool:
     return value is not None and value != "" and value != []
 
 
-# --- Cells ------------------------------------------------------------------------------------------------------------
-
-
-def _cell(name: str, row: Record, decimals: int, style: TableStyle, few: bool, *, with_sizes: bool) -> Cell:
-    value, last = row.get(name), name.rpartition(".")[2]
-    if last in IDENTIFIERS:
-        return Cell(str(value) if isinstance(value, str) and _PSEUDONYM.fullmatch(value) else "(left out)")
-    if is_estimate(value):
-        return _estimate(value, decimals, style, few, with_sizes=with_sizes)
-    if is_test(value):
-        return Cell(TOO_FEW, "few") if few else _test(value)
-    if name == "name" and isinstance(value, str):
-        return Cell(heading(value) if value not in style.labels else style.labels[value])
-    if isinstance(value, str):
-        kind = _VERDICTS.get(value, "text") if last == "verdict" else "text"
-        return Cell(_words(last, value, style), kind)
-    if _counts(row if last != "value" else {}, last, value) or (last == "value" and _counted(row)):
-        return _counts_cell(value, style, rounded=few)
-    if isinstance(value, bool) or value is None:
-        return Cell(value_text(value))
-    if few and not last.startswith("threshold"):
-        return Cell(TOO_FEW, "few")
-    if last.startswith("p_") and isinstance(value, float):
-        return Cell(_p(value), "number")
-    if isinstance(value, (int, float)):
-        return Cell(number(value, decimals) if isinstance(value, float) else value_text(value), "number")
-    return Cell(value_text(value), "number")
-
-
-def _estimate(value: Record, decimals: int, style: TableStyle, few: bool, *, with_sizes: bool) -> Cell:
-    n, groups = value.get("n"), value.get("n_groups")
-    if value["value"] is None or not math.isfinite(value["value"]):
-        return Cell(UNDEFINED, "number")
-    if few or (not style.small_cells and any(_is_small(count) for count in (n, groups))):
-        return Cell(TOO_FEW, "few")
-    low, high = (math.nan if value[side] is None else float(value[side]) for side in ("low", "high"))
-    unreliable = "unreliable" in str(value.get("method", "")) or value.get("reliable") is False
-    sizes = f"n {number(n, 0)}" + (f", {number(groups, 0)} groups" if groups and groups != n else "") if n else ""
-    text = value_words(float(value["value"]), low, high, decimals)
-    return Cell(f"{text}{UNRELIABLE}" if unreliable else text, "number", sizes if with_sizes else "")
-
-
-def _test(value: Record) -> Cell:
-    raw, adjusted = value.get("p_value"), value.get("p_adjusted")
-    if raw is None:
-        return Cell(UNDEFINED, "number")
-    return Cell(f"p {_p(raw)}", "number", f"corrected {_p(adjusted)}" if adjusted is not None else "")
-
-
-def _p(value: float) -> str:
-    if not math.isfinite(value):
-        return UNDEFINED
-    if value < 1e-4:
-        return "< 0.0001"
-    return f"{value:.2g}" if value >= 0.001 else f"{value:.1g}"
-
-
-def _count(value: Any, style: TableStyle, *, rounded: bool) -> Cell:
-    if value is None:
-        return Cell(UNDEFINED, "number")
-    if not style.small_cells and _is_small(value):
-        return Cell(SUPPRESSED, "few")
-    return Cell(f"≈ {number(round(value, -1), 0)}" if rounded and value else number(value, 0), "number")
-
-
-def _counts_cell(value: Any, style: TableStyle, *, rounded: bool) -> Cell:
-    cells = [_count(entry, style, rounded=rounded) for entry in (value if isinstance(value, list) else [value])]
-    return Cell(" / ".join(cell.text for cell in cells), "few" if any(c.kind == "few" for c in cells) else "number")
-
-
-def _counts(row: Record, name: str, value: Any) -> bool:
-    """Return whether a value counts people or images."""
-    named = (name == "n" or name.startswith("n_")) and name not in NOT_PEOPLE
-    numbers = value if isinstance(value, list) else [value]
-    return named and all(
-        isinstance(v, (int, float)) and not isinstance(v, bool) and float(v).is_integer() for v in numbers
-    )
-
-
-def _counted(row: Record) -> bool:
-    return _counts(row, str(row.get("name", "")), row.get("value"))
-
-
-def _is_small(value: Any) -> bool:
-    return isinstance(value, (int, float)) and 0 < value < FEWEST
-
-
-def _is_few(row: Record) -> bool:
-    names = ("n_positive", "n_negative", "n_groups", "n_positives", "n_negatives")
-    return any(_is_small(row.get(name)) for name in names)
-
-
-def _words(name: str, value: str, style: TableStyle) -> str:
-    if value in style.labels:
-        return style.labels[value]
-    if name in {"label", "metric", "quantity", "fact", "test", "method"} and re.fullmatch(
-        r"[a-z0-9]+(_[a-z0-9]+)*", value
-    ):
-        return heading(value) if name != "label" else display_name(value)
-    return value
-
-
 # --- Columns ----------------------------------------------------------------------------------------------------------
 
 
@@ -340,7 +195,7 @@ def _decimals(values: Sequence[Any]) -> int:
     floats = [v for v in values if isinstance(v, float) and math.isfinite(v)]
     if not floats or all(v.is_integer() for v in floats):
         return 0
-    return _digits(max(abs(v) for v in floats))
+    return digits(max(abs(v) for v in floats))
 
 
 def _is_numeric(name: str, rows: Sequence[Record]) -> bool:
@@ -350,11 +205,6 @@ def _is_numeric(name: str, rows: Sequence[Record]) -> bool:
         is_estimate(value) or is_test(value) or (isinstance(value, (int, float, list)) and not isinstance(value, bool))
         for value in present
     )
-
-
-def _digits(largest: float) -> int:
-    """Return decimals that show three significant digits of the largest number."""
-    return min(max(2 - math.floor(math.log10(abs(largest))), 0), 6) if largest else 0
 
 
 def _sizes(row: Record, names: Sequence[str]) -> set[tuple[Any, Any]]:

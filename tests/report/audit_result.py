@@ -29,7 +29,7 @@ def estimate(value: float | None, half: float = 0.05, n: int = 180, n_groups: in
     return {"value": value, "low": low, "high": high, "n": n, "n_groups": n_groups, "method": "by hand", **more}
 
 
-def test(p_value: float) -> dict[str, Any]:
+def p_values(p_value: float) -> dict[str, Any]:
     return {"statistic": 0.1, "p_value": p_value, "p_adjusted": min(1.0, 5 * p_value)}
 
 
@@ -135,7 +135,7 @@ def audit_result() -> dict[str, Any]:
             "tests": [
                 {
                     "test": name,
-                    **test(1e-4),
+                    **p_values(1e-4),
                     "effect": estimate(value, half),
                     "null": [0.0, 0.001, 0.002],
                     "n_permutations": 9999,
@@ -166,8 +166,8 @@ def audit_result() -> dict[str, Any]:
             "shift": "covariate",
             "reference_prevalence": estimate(0.62),
             "site_prevalence": estimate(0.58),
-            "overall": test(1e-4),
-            "remaining": test(1e-4),
+            "overall": p_values(1e-4),
+            "remaining": p_values(1e-4),
             "effective_share": 0.41,
         },
         "why": None,
@@ -238,7 +238,7 @@ def audit_result() -> dict[str, Any]:
                 "em": estimate(0.29),
                 "truth": estimate(0.33) if label == "cardiomegaly" else None,
                 "misfit": 0.1,
-                "misfit_test": test(0.2),
+                "misfit_test": p_values(0.2),
                 "assumption": "usable",
             }
             for label in LABELS
