@@ -24,9 +24,11 @@ from medvlm_probe.cli import (
     label_reports,
     linear_probe,
     models,
+    monitor,
     project,
     prompts,
     report,
+    sketch,
     tune,
     zero_shot,
 )
@@ -58,7 +60,9 @@ app.add_typer(figures.app, name="figures")
 app.add_typer(grad_cam.app, name="grad-cam")
 app.add_typer(models.app, name="models")
 app.add_typer(prompts.app, name="prompts")
+app.add_typer(sketch.app, name="sketch")
 app.command("report")(report.report)
+app.command("monitor")(monitor.monitor)
 app.command("doctor")(doctor.doctor)
 
 

@@ -1,0 +1,241 @@
+"""What two sketches tell of a site against a reference: distance, frequency of findings, calibration, outliers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from medvlm_probe.metrics.label_correction import LabelerErrors, corrected_prevalence
+from medvlm_probe.metrics.proportions import proportion
+from medvlm_probe.shift.sketch import NEGATIVE, POSITIVE, Sketch, refuse_other_plan
+from medvlm_probe.shift.sketch_distance import SketchDistance, sketch_distance
+from medvlm_probe.shift.sketch_plan import COARSE, OUTLIER_EDGES, TENTHS, coarse_bins
+from medvlm_probe.types import Estimate, finite_or_none
+
+METHOD_BBSE = "black-box shift estimation from counts of patients, Lang-Reiczigel interval"
+METHOD_MEAN = "mean over patients, t interval"
+QUANTILES = (0.05, 0.5, 0.95)
+FEWEST_FOR_INTERVAL = 10
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LabelFromSketches:
+    """One label at the reference and at the site; what cells do not tell is NaN.
+
+    Attributes:
+        label: snake_case.
+        threshold: the least probability that is called.
+        reference_prevalence, site_prevalence: shares of patients, among known values.
+        bbse: the site's prevalence by black-box shift estimation, without its labels.
+        recall, specificity: of the calls at the reference.
+        reference_ece, site_ece: expected calibration error over tenths, plain (biased upwards for few patients).
+        reference_overconfidence, site_overconfidence: mean of probability less label, over patients.
+    """
+
+    label: str
+    threshold: float
+    reference_prevalence: Estimate
+    site_prevalence: Estimate
+    bbse: Estimate
+    recall: Estimate
+    specificity: Estimate
+    reference_ece: float
+    site_ece: float
+    reference_overconfidence: Estimate
+    site_overconfidence: Estimate
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        found: dict[str, Any] = {"label": self.label}
+        for name in list(self.__dataclass_fields__)[1:]:
+            value = getattr(self, name)
+            found[name] = value.to_json() if isinstance(value, Estimate) else finite_or_none(value)
+        return found
+
+
+@dataclass(frozen=True)
+class OutliersFromSketches:
+    """One outlier score, from bins.
+
+    Attributes:
+        score: its name.
+        auroc: chance that a site's patient scores above the reference's, in [0, 1], from the cells that are shown.
+        reference, site: the 5 %, 50 % and 95 % quantiles, to a tenth of their size.
+        shown: the share of patients in cells that are shown, of both; 1 in working sketches.
+    """
+
+    score: str
+    auroc: float
+    reference: tuple[float, ...]
+    site: tuple[float, ...]
+    shown: tuple[float, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {
+            "score": self.score,
+            "auroc": finite_or_none(self.auroc),
+            "reference": [finite_or_none(q) for q in self.reference],
+            "site": [finite_or_none(q) for q in self.site],
+            "shown": list(self.shown),
+        }
+
+
+@dataclass(frozen=True)
+class SketchComparison:
+    """Everything that two sketches tell of a site against a reference.
+
+    Attributes:
+        n_patients: of the reference and of the site, rounded.
+        kinds: `working` or `export`, of both.
+    """
+
+    distance: SketchDistance
+    labels: tuple[LabelFromSketches, ...]
+    outliers: tuple[OutliersFromSketches, ...]
+    n_patients: tuple[int, int]
+    kinds: tuple[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {
+            "squared_mmd": self.distance.mmd.to_json(),
+            "squared_mmd_test": self.distance.test.to_json() if self.distance.test else None,
+            "frechet": finite_or_none(self.distance.frechet),
+            "frechet_mean": finite_or_none(self.distance.frechet_mean),
+            "labels": [label.to_json() for label in self.labels],
+            "outliers": [score.to_json() for score in self.outliers],
+            "n_patients": list(self.n_patients),
+            "kinds": list(self.kinds),
+        }
+
+
+def compare_sketches(reference: Sketch, site: Sketch) -> SketchComparison:
+    """Return what two sketches of one plan tell, whatever their kinds; they must not share patients.
+
+    Raises:
+        InputError: sketches of different plans.
+    """
+    refuse_other_plan(reference.plan, site.plan)
+    return SketchComparison(
+        distance=sketch_distance(reference, site),
+        labels=tuple(_label(reference, site, k) for k in range(len(reference.plan.labels))),
+        outliers=tuple(_outliers(reference, site, k) for k in range(len(reference.plan.outlier_scores))),
+        n_patients=(round(reference.n_patients), round(site.n_patients)),
+        kinds=(reference.kind, site.kind),
+    )
+
+
+def _label(reference: Sketch, site: Sketch, k: int) -> LabelFromSketches:
+    own = reference.calls[k]
+    called = site.calls[k].sum(axis=0)
+    recall, specificity = _share(own[POSITIVE, 1], own[POSITIVE, 0]), _share(own[NEGATIVE, 0], own[NEGATIVE, 1])
+    return LabelFromSketches(
+        label=reference.plan.labels[k],
+        threshold=reference.plan.thresholds[k],
+        reference_prevalence=_prevalence(reference, k),
+        site_prevalence=_prevalence(site, k),
+        bbse=_bbse(own, called),
+        recall=recall,
+        specificity=specificity,
+        reference_ece=calibration_error(reference, k),
+        site_ece=calibration_error(site, k),
+        reference_overconfidence=_overconfidence(reference, k),
+        site_overconfidence=_overconfidence(site, k),
+    )
+
+
+def _prevalence(sketch: Sketch, k: int) -> Estimate:
+    positive, negative = sketch.calls[k, [POSITIVE, NEGATIVE]].sum(axis=1)
+    return _share(positive, negative)
+
+
+def _as_patients(yes: float, no: float) -> NDArray[np.bool_]:
+    """Return whole patients, True for `yes` of them; none where a number is not told."""
+    if not math.isfinite(yes + no):
+        return np.zeros(0, dtype=bool)
+    n = max(0, round(yes + no))
+    return np.arange(n) < round(min(max(yes, 0.0), n))
+
+
+def _share(yes: float, no: float) -> Estimate:
+    patients = _as_patients(yes, no)
+    return proportion(patients, np.arange(len(patients)))
+
+
+def _bbse(own: Array, called: Array) -> Estimate:
+    hits = _as_patients(own[POSITIVE, 1], own[POSITIVE, 0])
+    rejections = _as_patients(own[NEGATIVE, 0], own[NEGATIVE, 1])
+    at_site = _as_patients(called[1], called[0])
+    n = len(at_site)
+    if not (len(hits) and len(rejections) and n) or hits.mean() + rejections.mean() <= 1:
+        return Estimate(math.nan, 0.0, 1.0, n, n, METHOD_BBSE, reliable=False)
+    errors = LabelerErrors(
+        proportion(hits, np.arange(len(hits))),
+        proportion(rejections, np.arange(len(rejections))),
+        hits.astype(float),
+        np.ones(len(hits)),
+        rejections.astype(float),
+        np.ones(len(rejections)),
+    )
+    found = corrected_prevalence(at_site, np.arange(n), errors)
+    enough = min(len(hits), len(rejections), n) >= FEWEST_FOR_INTERVAL
+    return Estimate(found.value, found.low, found.high, n, n, METHOD_BBSE, found.reliable and enough)
+
+
+def calibration_error(sketch: Sketch, k: int) -> float:
+    """Return the expected calibration error of label k over tenths, in [0, 1]; NaN where cells are missing."""
+    # The bin of the threshold's tenth that lies above it goes back to the one below it.
+    upper = int(np.searchsorted(TENTHS, sketch.plan.thresholds[k], side="right")) + 1
+    weights, confidence = (
+        np.add.reduceat(a, [i for i in range(a.shape[-1]) if i != upper], axis=-1)
+        for a in (sketch.label_weights[k, :2], sketch.label_confidence[k, :2])
+    )
+    total = weights.sum()
+    gaps = np.abs(weights[POSITIVE] - confidence.sum(axis=0))
+    return float(gaps.sum() / total) if total > 0 else math.nan
+
+
+def _overconfidence(sketch: Sketch, k: int) -> Estimate:
+    n, residual, squared = sketch.residuals[k, :3]
+    whole = round(n) if math.isfinite(n) else 0
+    if whole < 2:
+        return Estimate(math.nan, math.nan, math.nan, whole, whole, METHOD_MEAN, reliable=False)
+    mean = residual / n
+    variance = max(squared / n - mean**2, 0.0) * n / (n - 1)
+    reach = float(stats.t.ppf(0.975, n - 1)) * math.sqrt(variance / n)
+    reliable = whole >= FEWEST_FOR_INTERVAL and "residuals" not in sketch.noise
+    return Estimate(float(mean), float(mean - reach), float(mean + reach), whole, whole, METHOD_MEAN, reliable)
+
+
+def _outliers(reference: Sketch, site: Sketch, k: int) -> OutliersFromSketches:
+    rows = [np.nan_to_num(sketch.outlier_weights[k]) for sketch in (reference, site)]
+    width = min(len(row) for row in rows)
+    own, other = (row if len(row) == width else coarse_bins(row) for row in rows)
+    below = np.cumsum(own) - own
+    pairs = float(own.sum() * other.sum())
+    return OutliersFromSketches(
+        score=reference.plan.outlier_scores[k],
+        auroc=float(other @ (below + own / 2)) / pairs if pairs > 0 else math.nan,
+        reference=tuple(_quantile(rows[0], q) for q in QUANTILES),
+        site=tuple(_quantile(rows[1], q) for q in QUANTILES),
+        shown=(float(rows[0].sum()) / reference.n_patients, float(rows[1].sum()) / site.n_patients),
+    )
+
+
+def _quantile(weights: Array, share: float) -> float:
+    """Return the middle of the bin in which a share of the weight is reached; NaN without any."""
+    total = weights.sum()
+    if not total > 0:
+        return math.nan
+    edges = OUTLIER_EDGES if len(weights) == len(OUTLIER_EDGES) + 1 else OUTLIER_EDGES[COARSE - 1 :: COARSE]
+    position = int(np.searchsorted(np.cumsum(weights), share * total - 1e-9))
+    low, high = edges[max(position - 1, 0)], edges[min(position, len(edges) - 1)]
+    return float((low + high) / 2)

@@ -1,0 +1,108 @@
+"""What a sketch measures, settled before any image is looked at: sketches of one plan can be merged and compared."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvlm_probe.errors import InputError
+from medvlm_probe.shift.random_features import RandomFeatures
+from medvlm_probe.types import FloatArray
+
+N_FOLDS = 20
+TENTHS = np.arange(1, 10) / 10
+"""Inner edges of the bins of probabilities, closed on the left: those of a reliability diagram."""
+
+N_BINS = len(TENTHS) + 2
+"""Bins of probability: the tenths, of which the one that holds the threshold is split there."""
+
+OUTLIER_EDGES = np.round(0.01 * np.sinh(np.linspace(-10, 10, 201)), 9)
+"""Inner edges of outlier scores' bins, of any scale: relative width of a tenth beyond .01."""
+
+COARSE = 10
+"""So many fine bins of outlier scores make one of those whose patients are counted."""
+
+
+@dataclass(frozen=True)
+class SketchPlan:
+    """What is measured, and with which fixed settings.
+
+    Attributes:
+        features: the map of the mean embedding.
+        model, fingerprint: whose embeddings and probabilities.
+        prompts: what made the probabilities, in a few words; "" for none.
+        labels: whose probabilities are binned; none where the model gives no probabilities.
+        thresholds: of each label, the least probability that is called.
+        outlier_scores: names of the outlier scores that are binned, larger = more outlying.
+        n_folds: into how many folds patients are dealt, by a hash of their names; few patients are dealt into a half or
+            a quarter of them.
+    """
+
+    features: RandomFeatures
+    model: str
+    fingerprint: str
+    prompts: str = ""
+    labels: tuple[str, ...] = ()
+    thresholds: tuple[float, ...] = ()
+    outlier_scores: tuple[str, ...] = ()
+    n_folds: int = N_FOLDS
+
+    def __post_init__(self) -> None:
+        if len(self.labels) != len(self.thresholds) or self.n_folds < 1:
+            raise InputError(
+                f"{len(self.labels)} labels, {len(self.thresholds)} thresholds and {self.n_folds} folds: expected a "
+                "threshold for each label, and at least one fold."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return {
+            "features": self.features.to_json(),
+            "model": self.model,
+            "fingerprint": self.fingerprint,
+            "prompts": self.prompts,
+            "labels": list(self.labels),
+            "thresholds": list(self.thresholds),
+            "outlier_scores": list(self.outlier_scores),
+            "n_folds": self.n_folds,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> SketchPlan:
+        """Return the plan that `to_json` told of; raises InputError."""
+        return cls(
+            features=RandomFeatures.from_json(value["features"]),
+            model=str(value["model"]),
+            fingerprint=str(value["fingerprint"]),
+            prompts=str(value["prompts"]),
+            labels=tuple(map(str, value["labels"])),
+            thresholds=tuple(map(float, value["thresholds"])),
+            outlier_scores=tuple(map(str, value["outlier_scores"])),
+            n_folds=int(value["n_folds"]),
+        )
+
+
+def fold_counts(n_folds: int) -> tuple[int, ...]:
+    """Return the numbers of folds that a sketch can have: each half of the one before, then 1."""
+    counts = [n_folds]
+    while counts[-1] % 2 == 0:
+        counts.append(counts[-1] // 2)
+    return tuple(counts) if counts[-1] == 1 else (*counts, 1)
+
+
+def folds_of(patients: Sequence[str], n_folds: int) -> NDArray[np.int64]:
+    """Return each patient's fold, (n,): the same for a name wherever it is met, and as good as random."""
+    digests = (hashlib.sha256(f"fold\0{name}".encode("utf-8", "surrogateescape")).digest() for name in patients)
+    return np.array([int.from_bytes(digest[:8], "big") % n_folds for digest in digests], dtype=np.int64)
+
+
+def coarse_bins(weights: FloatArray) -> NDArray[np.float64]:
+    """Return the sums of every `COARSE` bins of outlier scores, (..., ceil(bins / COARSE))."""
+    padding = [(0, 0)] * (weights.ndim - 1) + [(0, -weights.shape[-1] % COARSE)]
+    padded = np.pad(np.asarray(weights, dtype=np.float64), padding)
+    return np.asarray(padded.reshape(*weights.shape[:-1], -1, COARSE).sum(axis=-1))
