@@ -126,7 +126,8 @@ def calibprompt(
 
     Every method is tuned on the same few-shot draws and shown on the same images, beside temperature scaling, with
     intervals over draws and patients; the paper's statements are put to the test. Published values stand beside where
-    model and data set are the published ones. The default takes 2 to 3 minutes; --draws 5 --no-ablation a half.
+    model and data set are the published ones. The default takes about 3
+    minutes on an idle core; --draws 5 --no-ablation less than half of that.
 
     Example: medvlm-probe figures calibprompt --out figures/calibprompt
 
