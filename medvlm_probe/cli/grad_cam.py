@@ -140,7 +140,8 @@ def grad_cam(
     """
     if context.invoked_subcommand is not None:
         return
-    from medvlm_probe.cli.grad_cam_run import MapRequest, print_maps, run_maps
+    from medvlm_probe.cli.grad_cam_print import print_maps
+    from medvlm_probe.cli.grad_cam_run import MapRequest, run_maps
     from medvlm_probe.cli.grad_cam_settings import parse_settings
     from medvlm_probe.cli.steps import Compute, resolved_config
     from medvlm_probe.runs import open_run

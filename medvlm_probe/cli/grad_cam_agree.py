@@ -89,7 +89,8 @@ def agree(
 
     Example: medvlm-probe grad-cam agree --sheet runs/grad-cam-sample/1a2b3c --annotations filled.csv
     """
-    from medvlm_probe.cli.grad_cam_run import MapRequest, print_maps, run_maps
+    from medvlm_probe.cli.grad_cam_print import print_maps
+    from medvlm_probe.cli.grad_cam_run import MapRequest, run_maps
     from medvlm_probe.cli.grad_cam_settings import parse_settings
     from medvlm_probe.cli.steps import Compute, resolved_config
     from medvlm_probe.runs import open_run, write_csv, write_json

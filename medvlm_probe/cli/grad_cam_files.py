@@ -137,8 +137,9 @@ def _panels(result: MapResult, request: MapRequest, label: str) -> Figure:
         words = {entry.setting: _score_words(result, entry, row) for entry in entries}
         rows.append(HeatMapRow(_name(result, row, label), image, maps, mask, words))
     base = result.material.done.model.name
-    drawn_from = "images drawn at random among those with a region" if first.located.all() else "images drawn at random"
-    note = " ".join(filter(None, [_scale_note(result, first), f"{len(rows)} {drawn_from}.", result.note]))
+    drawn_from = "drawn at random among those with a region" if first.located.all() else "drawn at random"
+    drawn = f"{len(rows)} image{'s' if len(rows) > 1 else ''} {drawn_from}." if len(request.cohort) > 1 else ""
+    note = " ".join(filter(None, [_scale_note(result, first), drawn, result.note]))
     return heat_map_panels(
         rows,
         settings | controls,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medvlm_probe.cli.output import Output, interval, number
+from medvlm_probe.cli.output import Output
 from medvlm_probe.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,12 +27,6 @@ SAMPLE, SAMPLE_UNASKED = 20, 4
 
 DRAWN_UNASKED = 2
 """Panels are drawn for so many labels where none is named; the numbers are shown for all."""
-
-MEASURES_SHOWN = {"pointing_game": "Pointing game", "iou": "IoU", "relevance_mass": "Relevance mass"}
-ALIKE = {"wrong_label": "Like wrong label", "nonsense": "Like nonsense", "random_weights": "Like random weights"}
-
-
-GAINS = {"deletion_gain": "Gain, taken out", "insertion_gain": "Gain, put back"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +117,8 @@ def run_maps(output: Output, request: MapRequest, run: RunFolder) -> MapResult:
     }
     n_maps = sum(len(rows_of[label]) for _, label in scores)
     output.say(
-        f"{n_maps:,} maps by {request.options.method} for {len(rows_of)} labels in {len(settings)} "
-        f"setting{'s' if len(settings) > 1 else ''}, each with its controls ..."
+        f"{_counted(n_maps, 'map')} by {request.options.method} for {_counted(len(rows_of), 'label')} in "
+        f"{_counted(len(settings), 'setting')}, each with its controls ..."
     )
     mapping = time.monotonic()
     with output.progress("Maps") as progress:
@@ -255,82 +249,5 @@ def _choices(
     }
 
 
-def print_maps(output: Output, result: MapResult) -> None:
-    """Print where the maps lie and whether they follow the label, for each setting."""
-    from medvlm_probe.saliency.heat_map_study import DECIDES
-
-    words = result.material.done.cohort.card.words
-    for one in result.settings:
-        entries = [entry for entry in result.found if entry.setting == one.setting.name]
-        measured = [entry for entry in entries if entry.estimates]
-        title = f"{one.setting.words}, {one.setting.model.name}"
-        if measured:
-            output.table(
-                f"{title}: do the maps lie in the regions?",
-                ("Label", "Images", *MEASURES_SHOWN.values()),
-                [
-                    (
-                        words(entry.label),
-                        str(int(entry.located.sum())),
-                        *(_with_chance(entry, measure) for measure in MEASURES_SHOWN),
-                    )
-                    for entry in measured
-                ],
-                caption="Value [95 % interval], ? where it is unreliable at this size; in brackets chance: the better "
-                "of a flat map and a centred one.",
-            )
-        output.table(
-            f"{title}: do the maps follow the label?",
-            ("Label", "Images", "Own less wrong label", *ALIKE.values(), "Verdict"),
-            [
-                (
-                    words(entry.label),
-                    str(len(entry.rows)),
-                    interval(entry.verdict.difference, 2),
-                    *(_alike(entry, name) for name in ALIKE),
-                    entry.verdict.outcome,
-                )
-                for entry in entries
-            ],
-            caption="Own less wrong label: pixel AP of the maps, same images; it decides. Like: rank correlation with "
-            "a control's maps, 1 for the same map. Without regions, or under 10 patients with one, nothing passes.",
-        )
-        _print_faithfulness(output, title, entries, words)
-        for entry in entries:
-            if DECIDES in entry.found_less_missed:
-                apart = interval(entry.found_less_missed[DECIDES], 2)
-                output.line(f"{words(entry.label)}: pixel AP where it is found less where it is missed: {apart}.")
-        output.line(one.seen.reason)
-    if result.note:
-        output.line(result.note)
-    output.line("Figures hold the images themselves, under pseudonyms; key.csv tells which they are.")
-
-
-def _print_faithfulness(output: Output, title: str, entries: list[LabelMaps], words: Callable[[str], str]) -> None:
-    rows = [
-        (
-            words(entry.label),
-            str(len(entry.faithfulness.deletion)),
-            *(interval(entry.faithfulness_estimates[name], 2) for name in GAINS),
-        )
-        for entry in entries
-        if entry.faithfulness is not None
-    ]
-    if rows:
-        output.table(
-            f"{title}: do the maps mark what moves the logit?",
-            ("Label", "Images", *GAINS.values()),
-            rows,
-            caption="How much sooner than patches in random order the map's highest patches lower the logit when they "
-            "are taken out, and raise it when they are put back: areas in units of the logit, above 0 is better.",
-        )
-
-
-def _with_chance(entry: LabelMaps, measure: str) -> str:
-    found = entry.estimates[measure]
-    chance = max(found.chance[kind].value for kind in ("uniform", "centre"))
-    return f"{interval(found.estimate, 2)} ({number(chance, 2)})"
-
-
-def _alike(entry: LabelMaps, control: str) -> str:
-    return interval(entry.controls[control].similarity["spearman"], 2) if control in entry.controls else "–"
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
 CURVES = {"deletion": "Patches taken out", "insertion": "Patches put back"}
 _PANEL_MM = 26.0
-_GAP_MM = 12.0
+_GAP_MM = 8.0
 _AXIS_MM = 9.0
-_Y_MM = 10.0
+_Y_MM = 11.0
+_RIGHT_MM = 3.0
 
 
 def faithfulness_figure(
@@ -68,9 +69,10 @@ def faithfulness_figure(
     found = checked_table(
         gains, "gains", text=(*place, "measure"), numeric=("value", "low", "high", "n_images"), flag="reliable",
         key=(*place, "measure"),
-    ).set_index([*place, "measure"])  # fmt: skip
+    )  # fmt: skip
+    by_place = {tuple(record[name] for name in (*place, "measure")): record for record in found.to_dict("records")}
     rows = list(points[list(place)].drop_duplicates().itertuples(index=False, name=None))
-    panel_mm = (width_mm - 2 * MARGIN_MM - 2 * _Y_MM - _GAP_MM) / 2
+    panel_mm = (width_mm - 2 * MARGIN_MM - 2 * _Y_MM - _GAP_MM - _RIGHT_MM) / 2
     row_mm = 2 * LINE_MM + 2.0 + _PANEL_MM + _AXIS_MM + LINE_MM
     reading = [
         "Blue: highest patches of the map first. Grey, dashed: patches in random order. The gain is the area between "
@@ -89,7 +91,7 @@ def faithfulness_figure(
         )
         for number, (label, setting) in enumerate(rows):
             top = page.top + number * row_mm
-            n_images = int(found.loc[(label, setting), "n_images"].max())
+            n_images = int(by_place[label, setting, "deletion_gain"]["n_images"])
             head = f"{shown(label, labels_words)}, {settings[setting]} ({n_images} images)"
             page.text(
                 MARGIN_MM, top + LINE_MM / 2, wrapped(head, width_mm - 2 * MARGIN_MM, bold=True, max_lines=1)[0],
@@ -98,7 +100,7 @@ def faithfulness_figure(
             mine = points[(points["label"] == label) & (points["setting"] == setting)]
             for column, (curve, words) in enumerate(CURVES.items()):
                 left = MARGIN_MM + _Y_MM + column * (panel_mm + _Y_MM + _GAP_MM)
-                gain = found.loc[(label, setting, f"{curve}_gain")]
+                gain = by_place[label, setting, f"{curve}_gain"]
                 low, high = float(gain["low"]), float(gain["high"])
                 text = value_words(float(gain["value"]), low, high, decimals_for([(low, high)], 1.0))
                 text += "" if gain["reliable"] else "?"
@@ -112,7 +114,7 @@ def faithfulness_figure(
                     left + panel_mm / 2, top + row_mm - LINE_MM - 1.6, "share of the patches", ha="center", color=INK
                 )
                 axes.set_ylabel("logit")
-                axes.yaxis.set_label_coords(-_Y_MM / panel_mm + 0.02, 0.5)
+                axes.yaxis.set_label_coords(-(_Y_MM - 2.0) / panel_mm, 0.5)
         return page.figure
 
 

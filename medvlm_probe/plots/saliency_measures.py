@@ -68,6 +68,7 @@ def localization_figure(
     numeric = ("value", "low", "high", "n_images", "uniform", "centre")
     key = ("label", "setting", "metric")
     rows = checked_table(table, "measures", text=key, numeric=numeric, flag="reliable", key=key)
+    rows = rows[rows["metric"].isin(list(metrics))]
     drawn = [name for name in settings if bool((rows["setting"] == name).any())]
     labels = list(rows["label"].unique())
     counts = rows.groupby("label", sort=False)["n_images"].max()
@@ -142,4 +143,13 @@ def _draw_mark(axes: Axes, record: Mapping[Any, Any], y: float, colour: str, mar
     if math.isfinite(record["low"]) and math.isfinite(record["high"]):
         line = "-" if record["reliable"] else (0, (2.0, 1.5))
         axes.plot([record["low"], record["high"]], [y, y], color=colour, linewidth=1.1, linestyle=line, zorder=2)
-    axes.plot([record["value"]], [y], marker=marker, color=colour, markersize=3.6, markeredgewidth=1.0, zorder=3)
+    axes.plot(
+        [record["value"]],
+        [y],
+        marker=marker,
+        color=colour,
+        markersize=3.6,
+        markeredgewidth=1.0,
+        zorder=3,
+        clip_on=False,
+    )

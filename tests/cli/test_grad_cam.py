@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.cli.conftest import Run
 
-COHORT = "phantom:prevalence=balanced,sites=reference+portable,n=30,size=64"
+COHORT = "phantom:prevalence=balanced,sites=reference,n=30,size=64"
 FEW = ("--panels", 1, "--quiet")
 
 
@@ -128,6 +128,25 @@ def test_usage_that_cannot_be_meant_is_refused(run: Run, arguments: tuple[str, .
     assert ran.code == 2
     assert says in ran.err
     assert "Traceback" not in ran.err
+
+
+@pytest.mark.slow
+def test_patches_are_taken_out_and_put_back(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ran = run(
+        "grad-cam", "--cohort", COHORT, "--label", "cardiomegaly", "--sample", 1, "--reference", 0, "--faithfulness", 1,
+        "--panels", 0, "--json", "--out", out,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    found = ran.json["labels"][0]["faithfulness"]
+    assert found["n_images"] == 1
+    table = pd.read_csv(out / "faithfulness.csv").set_index("measure")["value"]
+    assert found["deletion_gain"]["value"] == pytest.approx(table["deletion_gain"])
+    curves = pd.read_csv(out / "faithfulness_curves.csv")
+    ends = curves[curves["share"] == 0].set_index(["curve", "order"])["logit"]
+    assert ends["deletion", "map"] == pytest.approx(ends["deletion", "random"])
+    assert ends["insertion", "map"] < ends["deletion", "map"]
+    assert (out / "faithfulness.svg").is_file()
 
 
 @pytest.mark.slow

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from medvlm_probe.errors import InputError
 from medvlm_probe.plots.reader_sheet import SheetPage, sheet_page, sheet_pdf
 from medvlm_probe.plots.saliency import GalleryEntry, HeatMapRow, error_gallery, heat_map_panels
+from medvlm_probe.plots.saliency_faithfulness import CURVES, faithfulness_figure
 from medvlm_probe.plots.saliency_ink import AGAINST, FOR, LARGEST_SHOWN, coloured, scale_limit, shrunk
 from medvlm_probe.plots.saliency_measures import localization_figure
-from medvlm_probe.plots.style import figure_bytes
+from medvlm_probe.plots.style import BLUE, MUTED, figure_bytes
 
 Texts = Callable[[Figure], list[tuple[str, np.ndarray]]]
 
@@ -111,12 +112,32 @@ def measures(reliable: bool = False) -> Figure:
     return localization_figure(table, metrics, settings=words, controls=("wrong",), title="Found?", note="N.")
 
 
+def faithfulness(reliable: bool = False) -> Figure:
+    places = [("enlarged_cardiomediastinum", "a"), ("edema", "b")]
+    curves = pd.DataFrame(
+        [
+            (*place, curve, order, share, 3 - share - (order == "map"))
+            for place in places
+            for curve in ("deletion", "insertion")
+            for order in ("map", "random")
+            for share in (0.0, 0.5, 1.0)
+        ],
+        columns=["label", "setting", "curve", "order", "share", "logit"],
+    )
+    gains = pd.DataFrame(
+        [(*place, f"{curve}_gain", 1.234, -0.5, 3.0, 12, reliable) for place in places for curve in CURVES],
+        columns=["label", "setting", "measure", "value", "low", "high", "n_images", "reliable"],
+    )
+    words = {"a": "Zero-shot", "b": "Tuned prompts, seed-00"}
+    return faithfulness_figure(curves, gains, settings=words, title="What moves it?", note="N.")
+
+
 def page() -> Figure:
     image = np.zeros((300, 220), dtype=np.uint8)
     return sheet_page(SheetPage("img-01234567", image, "Asked about: edema."), number=1, n_pages=2, note="A note.")
 
 
-@pytest.mark.parametrize("make_figure", [panels, gallery, measures, page])
+@pytest.mark.parametrize("make_figure", [panels, gallery, measures, faithfulness, page])
 def test_no_text_is_cut_or_lies_over_another(make_figure: Callable[[], Figure], texts_of: Texts) -> None:
     figure = make_figure()
     texts = texts_of(figure)
@@ -158,6 +179,16 @@ def test_a_label_without_a_measure_says_so_and_unreliable_intervals_are_named(te
     assert "no region" in texts
     assert "Dashed: interval unreliable." in " ".join(texts)
     assert "Dashed" not in " ".join(text for text, _ in texts_of(measures(reliable=True)))
+
+
+def test_gains_stand_above_their_curves_and_unreliable_ones_are_marked(texts_of: Texts) -> None:
+    texts = [text for text, _ in texts_of(faithfulness())]
+    assert texts.count("Patches taken out: gain 1.2 [−0.5, 3.0]?") == 2
+    assert "Edema, Tuned prompts, seed-00 (12 images)" in texts
+    assert "?" not in "".join(text for text, _ in texts_of(faithfulness(reliable=True)) if "gain 1.2" in text)
+    first = faithfulness().axes[0]
+    blue, grey = ({tuple(line.get_ydata()) for line in first.lines if line.get_color() == c} for c in (BLUE, MUTED))
+    assert (blue, grey) == ({(2.0, 1.5, 1.0)}, {(3.0, 2.5, 2.0)})
 
 
 def test_nothing_to_draw_is_refused() -> None:

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from medvlm_probe.errors import InputError
-from medvlm_probe.saliency.localization import IouThreshold, choose_threshold, localize, measure_maps
+from medvlm_probe.saliency.localization import IouThreshold, choose_threshold, localize, measure_maps, measure_sets
 from medvlm_probe.saliency.localization_chance import CENTRE_SPREAD, centred_map, prior_map, region_prior
 from medvlm_probe.saliency.localization_measures import (
     HIT_AT,
@@ -79,6 +79,25 @@ def test_measures_are_those_read_off_pixel_by_pixel(seed: int, unseen: bool) -> 
     table = measure_maps([values], [mask], threshold=IouThreshold(2.0, source="calib"))
     assert {name: column[0] for name, column in table.values.items()} == pytest.approx(expected, abs=1e-6)
     assert list(table.values) == list(MEASURES)
+
+
+def test_maps_measured_together_are_those_measured_alone() -> None:
+    rng = np.random.default_rng(0)
+    cases = [one_case(rng) for _ in range(3)]
+    masks = [mask for _, mask in cases]
+    sets = [{"own": values, "other": np.where(np.isnan(values), np.nan, rng.normal(size=SIZE))} for values, _ in cases]
+    together = measure_sets(sets, masks, ("own", "other"))
+    for name, found in together.items():
+        alone = measure_maps([maps[name] for maps in sets], masks)
+        for one, another in (
+            (found.values, alone.values),
+            *zip(found.chance.values(), alone.chance.values(), strict=True),
+        ):
+            assert one.keys() == another.keys()
+            for measure in one:
+                np.testing.assert_array_equal(one[measure], another[measure])
+    with pytest.raises(InputError, match="see different pixels"):
+        measure_sets([{"own": cases[0][0], "other": np.zeros(SIZE)}], masks[:1], ("own", "other"))
 
 
 @pytest.mark.parametrize("seed", range(3))
