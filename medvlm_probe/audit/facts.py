@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import ImageFilter
 
 from medvlm_probe.audit.inputs import FEWEST_PEOPLE, AuditInputs, Side, age_bands, sexes_of, views_of
 from medvlm_probe.cohort.cohort import Cohort
+from medvlm_probe.cohort.dicom_header import read_attributes
 from medvlm_probe.cohort.images import FileImages
 from medvlm_probe.errors import ImageError
 from medvlm_probe.shift.fact_tests import FactTest, fact_tests
@@ -22,7 +24,8 @@ from medvlm_probe.types import IntArray
 SAMPLED = 200
 """Images of each side that are opened for their facts."""
 
-CATEGORIES = ("view", "sex", "age_band", "file_format", "bit_depth", "channels")
+FILE_FACTS = ("file_format", "bit_depth", "channels", "photometric", "modality", "maker")
+CATEGORIES = ("view", "sex", "age_band", *FILE_FACTS)
 NUMBERS = (
     "age",
     "width",
@@ -45,6 +48,10 @@ WORDS: Mapping[str, str] = {
     "bright_share": "share of white pixels",
     "fine_detail": "fine detail",
 }
+PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2", "RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422")
+MODALITIES = ("CR", "DX", "RG", "RF", "OT", "SC")
+MAKERS = ("agfa", "canon", "carestream", "fuji", "general electric", "ge ", "hologic", "kodak", "konica", "philips",
+          "samsung", "shimadzu", "siemens", "toshiba")  # fmt: skip
 _DARK, _BRIGHT = 5, 250
 _NOTABLE = 0.2
 
@@ -158,12 +165,12 @@ def manifest_facts(cohort: Cohort) -> pd.DataFrame:
 def pixel_facts(side: Side, n_sampled: int, rng: np.random.Generator) -> pd.DataFrame:
     """Return size, depth and exposure of a sample of the images; the others' rows are empty.
 
-    Columns `file_format`, `bit_depth`, `channels` (text, "" unknown), and `width`, `height`, `aspect`, `mean_grey`,
-    `contrast` (standard deviation of greys), `dark_share`, `bright_share` and `fine_detail` (mean difference between
-    neighbouring pixels over the spread of greys): as stored and as the recipe shows them.
+    Columns of `FILE_FACTS` (text, "" unknown; the last three of DICOM files alone), and `width`, `height`, `aspect`,
+    `mean_grey`, `contrast` (standard deviation of greys), `dark_share`, `bright_share` and `fine_detail` (mean
+    difference between neighbouring pixels over the spread of greys): as stored and as the recipe shows them.
     """
     n = len(side)
-    table = pd.DataFrame({name: [""] * n for name in ("file_format", "bit_depth", "channels")})
+    table = pd.DataFrame({name: [""] * n for name in FILE_FACTS})
     for name in NUMBERS[1:]:
         table[name] = np.nan
     rows = sample_rows(side.groups, n_sampled, rng)
@@ -214,7 +221,24 @@ def _stored(cohort: Cohort, row: int) -> dict[str, Any]:
     if not isinstance(cohort.source, FileImages):
         return {}
     header = cohort.source.header(row)
-    return {"file_format": header.format, "bit_depth": str(header.bits), "channels": str(header.channels)}
+    facts = {"file_format": header.format, "bit_depth": str(header.bits), "channels": str(header.channels)}
+    return facts | (_tags(cohort.source.root / cohort.source.paths[row]) if header.format == "DICOM" else {})
+
+
+def _tags(path: Path) -> dict[str, str]:
+    """Return what a DICOM header says of the machine: allowed values alone, for a tag can hold anything."""
+    tags = read_attributes(path, ("PhotometricInterpretation", "Modality", "Manufacturer"))
+    given = {name: str(tags.get(name, "")).strip().upper() for name in ("PhotometricInterpretation", "Modality")}
+    maker = str(tags.get("Manufacturer", "")).lower()
+    return {
+        "photometric": _allowed(given["PhotometricInterpretation"], PHOTOMETRIC),
+        "modality": _allowed(given["Modality"], MODALITIES),
+        "maker": next((name for name in MAKERS if name in maker), "other" if maker else ""),
+    }
+
+
+def _allowed(value: str, known: tuple[str, ...]) -> str:
+    return value if value in known or not value else "other"
 
 
 def _known(column: pd.Series) -> bool:

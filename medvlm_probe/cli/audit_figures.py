@@ -34,7 +34,7 @@ def _facts(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str |
     from medvlm_probe.audit.facts import WORDS
 
     rows = _shown(tables["facts"], "fact")
-    axis = ("Difference from the reference: 0 none, 1 complete", 0.0, "", "more different")
+    axis = ("Difference from the reference: 0 none, 1 complete", 0.0, "alike", "different")
     return _forest(rows, axis, {name: WORDS.get(name, name).capitalize() for name in rows.get("label", [])}, note)
 
 
@@ -47,7 +47,7 @@ def _prevalence(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: 
     rows = rows.assign(
         site=rows["source"].map(SOURCES), reliable=rows["reliable"] & (usable | (rows["source"] != "em"))
     )
-    axis = ("Share of images", 0.0, "", "more frequent")
+    axis = ("Share of images", 0.0, "rarer", "more frequent")
     words = "Grey or marked: the scores refute that only frequencies moved, or cannot tell."
     return _forest(_shown(rows), axis, found.words, " ".join(filter(None, (words, note))))
 
@@ -116,7 +116,7 @@ def _label_free(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: 
     ends = ("value", "low", "high")
     truth = truth.assign(site="Truth", reliable=True, **{end: truth[f"truth_{end}"] for end in ends})
     everything = pd.concat([rows, truth], ignore_index=True) if len(truth) else rows
-    return _forest(_shown(everything), ("Accuracy at the new site", 0.5, "", "better"), found.words, note)
+    return _forest(_shown(everything), ("Accuracy at the new site", 0.5, "worse", "better"), found.words, note)
 
 
 def _practice(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:
@@ -126,7 +126,7 @@ def _practice(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: st
     words = {"missed_per_1000": "Missed", "false_alarms_per_1000": "False alarms"}
     rows = in_order(table, "metric", words)
     rows = rows.assign(site=rows["metric"].map(words))
-    return _forest(_shown(rows), ("Of 1,000 examinations", 0.0, "", "more errors"), found.words, note)
+    return _forest(_shown(rows), ("Of 1,000 examinations", 0.0, "fewer", "more"), found.words, note)
 
 
 def _why(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from medvlm_probe.types import FloatArray
 
-_BODY_MM, _LEFT_MM, _AXIS_MM, _KEY_MM = 42.0, 15.0, 9.0, 5.0
+_BODY_MM, _LEFT_MM, _AXIS_MM, _KEY_MM = 42.0, 15.0, 12.0, 5.0
 _BINS = 40
 
 

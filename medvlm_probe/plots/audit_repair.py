@@ -21,6 +21,7 @@ from medvlm_probe.plots.style import (
     VERMILLION,
     checked_table,
     new_page,
+    number,
     style,
     ticks_along,
     wrapped,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-_BODY_MM, _LEFT_MM, _AXIS_MM, _KEY_MM = 52.0, 17.0, 9.0, 52.0
+_BODY_MM, _LEFT_MM, _AXIS_MM, _KEY_MM = 52.0, 17.0, 12.0, 52.0
 _COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY)
 _MARKERS = "osD^vP"
 _SPREAD = 0.09
@@ -47,6 +48,8 @@ def repair_curves(
 ) -> Figure:
     """Draw gains by images labelled, side by side at equal steps, with 0 as no gain.
 
+    What loses more than the best gains would flatten all others: it is written below instead of drawn.
+
     Args:
         table: `remedy`, `n_images`, `value`, `low`, `high`.
         axis: what is gained, in words.
@@ -61,6 +64,13 @@ def repair_curves(
     rows = checked_table(
         table, "gains", text=("remedy",), numeric=("n_images", "value", "low", "high"), key=("remedy", "n_images")
     )
+    floor = -max(float(rows["high"].max()), 0.01)
+    lost = rows[rows["value"] < floor]
+    rows = rows[rows["value"] >= floor]
+    if len(lost):
+        losses = zip(lost["remedy"].tolist(), lost["value"].tolist(), strict=True)
+        said = [f"{words.get(name, name)} ({number(value, 2)})" for name, value in losses]
+        note = " ".join(filter(None, (f"Off the scale, far below 0: {', '.join(said)}.", note)))
     remedies = list(rows["remedy"].unique())
     places = {n: place for place, n in enumerate(sorted(rows["n_images"].unique()))}
     with style():
@@ -99,7 +109,7 @@ def repair_curves(
         axes.set_xticklabels([f"{n:g}" for n in places])
         axes.set_xlim(-0.5, len(places) - 0.5)
         values = rows[["low", "high"]].to_numpy().ravel()
-        known = np.append(values[np.isfinite(values)], 0.0)
+        known = np.maximum(np.append(values[np.isfinite(values)], 0.0), floor)
         pad = 0.05 * (known.max() - known.min()) or 0.01
         axes.set_ylim(known.min() - pad, known.max() + pad)
         ticks_along(axes, _BODY_MM, upwards=True)

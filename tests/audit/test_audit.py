@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
@@ -16,12 +17,15 @@ from medvlm_probe.audit.bounds import performance_bounds, rescaled
 from medvlm_probe.audit.differences import difference
 from medvlm_probe.audit.evidence import QUESTIONS
 from medvlm_probe.audit.examine import Settings, examine
-from medvlm_probe.audit.inputs import halves
+from medvlm_probe.audit.facts import pixel_facts
+from medvlm_probe.audit.inputs import Side, halves
 from medvlm_probe.audit.performance_by_site import examine_performance
 from medvlm_probe.audit.policy import parse_policy
 from medvlm_probe.audit.repair import aligned, examine_repair
 from medvlm_probe.audit.traps import find_traps
 from medvlm_probe.audit.verdicts import Explanation
+from medvlm_probe.cohort.catalog import load_cohort
+from medvlm_probe.cohort.phantom_export import export_phantoms
 from medvlm_probe.errors import InputError
 from medvlm_probe.metrics.proportions import clopper_pearson_interval, wilson_interval
 from medvlm_probe.types import Estimate
@@ -242,3 +246,23 @@ def test_an_age_probe_finds_children_where_ages_are_not_given(tmp_path: Path) ->
     assert "age_unknown" in {t.kind for t in find_traps(inputs, None)}
     with pytest.raises(InputError, match="ten patients under 18"):
         fit_age_probe(adults, np.full(200, 50.0), np.arange(200))
+
+
+def test_dicom_tags_are_shown_only_where_their_value_is_allowed(tmp_path: Path) -> None:
+    folder = tmp_path / "dicom"
+    cases = load_cohort("phantom:sites=inverted_archive,n=2,size=32").source.cases  # type: ignore[attr-defined]
+    export_phantoms(cases, folder, format="dicom", size=32)
+    files = sorted(folder.rglob("*.dcm"))
+    for path, maker in zip(files, ("Miller's siemens", "ZZCANARY"), strict=True):
+        data = pydicom.dcmread(path)
+        data.Manufacturer, data.PatientName = maker, "ZZCANARY"
+        data.Modality = "ZZCANARY" if maker == "ZZCANARY" else "DX"
+        data.save_as(path)
+    cohort = load_cohort(str(folder))
+    side = Side(cohort, np.zeros((2, 2), np.float32), np.arange(2), None, np.zeros((2, 0)))
+    found = pixel_facts(side, 2, np.random.default_rng(0))
+    assert set(found["maker"]) == {"siemens", "other"}
+    assert set(found["modality"]) == {"DX", "other"}
+    assert set(found["photometric"]) == {"MONOCHROME1"}
+    assert set(found["width"]) == {32.0}
+    assert "ZZCANARY" not in found.to_csv()

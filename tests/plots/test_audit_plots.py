@@ -1,0 +1,45 @@
+"""The audit's own figures: what is drawn, what is written instead, what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medvlm_probe.errors import InputError
+from medvlm_probe.plots.audit_outliers import outlier_histogram
+from medvlm_probe.plots.audit_repair import repair_curves
+from medvlm_probe.plots.style import figure_bytes
+
+
+def test_outlier_scores_of_both_sides_add_up_to_all_images() -> None:
+    rng = np.random.default_rng(0)
+    figure = outlier_histogram(rng.normal(size=300), rng.normal(1, 1, 200), threshold=1.6, share=0.05, words="Distance")
+    (axes,) = figure.axes
+    drawn = [patch.get_data().values for patch in axes.patches if not patch.get_fill()]
+    assert [float(np.sum(values)) for values in drawn] == pytest.approx([100, 100])
+    assert axes.lines[0].get_xdata() == [1.6, 1.6]
+    assert figure_bytes(figure, "svg") == figure_bytes(figure, "svg")
+    unmarked = outlier_histogram(np.ones(3), np.ones(3), threshold=np.inf, share=0.05, words="Distance")
+    assert not unmarked.axes[0].lines
+    with pytest.raises(InputError, match="no outlier scores"):
+        outlier_histogram(np.ones(0), np.ones(3), threshold=0.0, share=0.05, words="Distance")
+
+
+def test_a_remedy_that_ruins_everything_is_written_not_drawn() -> None:
+    table = pd.DataFrame(
+        {
+            "remedy": ["platt", "platt", "label shift"],
+            "n_images": [16, 64, 0],
+            "value": [0.01, 0.04, -0.9],
+            "low": [-0.01, 0.03, -1.0],
+            "high": [0.02, 0.05, -0.8],
+        }
+    )
+    figure = repair_curves(table, axis="Gain", words={"platt": "A curve", "label shift": "Frequencies"})
+    assert "Frequencies (−0.90)" in figure.get_label()
+    (axes,) = figure.axes
+    assert axes.get_ylim()[0] > -0.1
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["16", "64"]
+    with pytest.raises(InputError):
+        repair_curves(table.iloc[:0], axis="Gain", words={})
