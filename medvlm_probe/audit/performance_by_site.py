@@ -124,7 +124,11 @@ class Performance:
                 + "."
             )
         if better:
-            return f"AUROC is nowhere shown to be lower than at the reference, and higher for {len(better)} {count}."
+            named = [f"{words.get(c.label, c.label)} ({_value(c, 'auroc')})" for c in better[:3]]
+            return (
+                f"AUROC is nowhere shown to be lower than at the reference, and higher for {len(better)} {count}: "
+                + (f"{', '.join(named)}.")
+            )
         return f"No difference in AUROC to the reference is shown for any {count}; wide intervals may hide one."
 
     def to_json(self) -> list[dict[str, Any]]:

@@ -171,10 +171,11 @@ def _shortcuts(inputs: AuditInputs) -> list[Trap]:
     first, labels = caught[0].auroc, tuple(p.fact for p in caught)
     facts_known = [words for name, words in FACT_WORDS.items() if any(str(c).startswith(f"{name}_") for c in table)]
     known = " and ".join(filter(None, (", ".join(facts_known[:-1]), facts_known[-1])))
+    tell = _verb(facts_known, "tells", "tell")
     return [
         Trap(
             "shortcut",
-            f"{_named(labels)}: labels differ in acquisition. Without a look at any image, {known} alone tell present "
+            f"{_named(labels)}: labels differ in acquisition. Without a look at any image, {known} alone {tell} present "
             f"from absent images (AUROC up to {first.value:.2f} [{first.low:.2f}, {first.high:.2f}]), so a score may "
             "show where and when images were taken, not the finding.",
             labels,
