@@ -175,9 +175,9 @@ def _shortcuts(inputs: AuditInputs) -> list[Trap]:
     return [
         Trap(
             "shortcut",
-            f"{_named(labels)}: labels differ in acquisition. Without a look at any image, {known} alone {tell} present "
-            f"from absent images (AUROC up to {first.value:.2f} [{first.low:.2f}, {first.high:.2f}]), so a score may "
-            "show where and when images were taken, not the finding.",
+            f"{_named(labels)}: labels differ in acquisition. Without a look at any image, {known} alone {tell} "
+            f"present from absent images (AUROC up to {first.value:.2f} [{first.low:.2f}, {first.high:.2f}]), so a "
+            "score may show where and when images were taken, not the finding.",
             labels,
             first,
         )
