@@ -11,6 +11,8 @@ from medvlm_probe.report.layouts import TableLayout, all_rows, under
 from medvlm_probe.report.tables import Table, make_table, tables_of
 
 METRICS = ("auroc", "recall", "specificity")
+ESTIMATED = ("accuracy", "recall")
+"""Of the metrics estimated without labels, those that the page shows; all are in the run's CSV."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,26 @@ def _calibration(value: Any) -> Sequence[Record]:
 
 
 def _calibration_by_label(value: Any) -> Sequence[Record]:
-    return [
-        {"label": entry["label"], **_parts(row, "side", "probabilities"), **_parts(entry, "ece", "overconfidence")}
-        for row in value.get("rows") or ()
-        for entry in row.get("per_label") or ()
-    ]
+    """Return a row a label, of the probabilities that a site would use: both sides beside each other."""
+    rows = value.get("rows") or ()
+    used = [row for row in rows if row.get("probabilities") == rows[-1].get("probabilities")]
+    found: dict[str, dict[str, Any]] = {}
+    for row in used:
+        for entry in row.get("per_label") or ():
+            record = found.setdefault(entry["label"], {"label": entry["label"]})
+            for metric in ("ece", "overconfidence"):
+                record[f"{metric}.{row['side']}"] = entry.get(metric)
+    return list(found.values())
+
+
+def _label_free(value: Any) -> Sequence[Record]:
+    """Return a row a label and metric, a column a method."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in value:
+        if row["metric"] in ESTIMATED:
+            record = found.setdefault((row["label"], row["metric"]), {**_parts(row, "label", "metric", "truth")})
+            record[row["method"]] = row["estimate"]
+    return [{**record, "truth": record.pop("truth")} for record in found.values()]
 
 
 def _referral(value: Any) -> Sequence[Record]:
@@ -134,6 +151,19 @@ def _parts(record: Record, *names: str) -> dict[str, Any]:
 
 QUESTIONS: tuple[Question, ...] = (
     Question(
+        "facts",
+        "How do images and patients differ?",
+        "Facts of acquisition and of patients, from headers, pixels and the manifest. The effect is between 0 and 1.",
+        (
+            TableLayout(
+                "Facts at the reference and here",
+                _facts,
+                ("fact", "at_reference", "here", "effect", "p_adjusted"),
+                ("tests", "medians", "n_sampled", "absent"),
+            ),
+        ),
+    ),
+    Question(
         "shift",
         "Has the data moved?",
         "Tests of whether the new site's images have the reference's distribution in the model's embedding space. "
@@ -149,19 +179,6 @@ QUESTIONS: tuple[Question, ...] = (
         ),
     ),
     Question(
-        "facts",
-        "How do images and patients differ?",
-        "Facts of acquisition and of patients, from headers, pixels and the manifest. The effect is between 0 and 1.",
-        (
-            TableLayout(
-                "Facts at the reference and here",
-                _facts,
-                ("fact", "at_reference", "here", "effect", "p_adjusted"),
-                ("tests", "medians", "n_sampled", "absent"),
-            ),
-        ),
-    ),
-    Question(
         "what_moved",
         "What moved?",
         "Whether findings became more or less frequent, images look different, both, or neither: the reference is "
@@ -171,12 +188,12 @@ QUESTIONS: tuple[Question, ...] = (
         "label_shift",
         "How frequent are the findings here?",
         "Frequencies estimated without the site's labels, by two methods, and the truth where labels are known. They "
-        "hold only if findings look alike at both sites; the last columns say whether that is refuted.",
+        "hold only if findings look alike at both sites; the last column says whether the scores refute that.",
         (
             TableLayout(
                 "Share of images with each finding",
                 all_rows,
-                ("label", "reference", "bbse", "em", "truth", "misfit_test", "assumption"),
+                ("label", "reference", "em", "bbse", "truth", "assumption"),
             ),
         ),
     ),
@@ -222,18 +239,14 @@ QUESTIONS: tuple[Question, ...] = (
         "than it is right.",
         (
             TableLayout("All labels together", _calibration, (), ("rows",)),
-            TableLayout("By label", _calibration_by_label),
+            TableLayout("By label, as calibrated at the reference", _calibration_by_label),
         ),
     ),
     Question(
         "label_free",
         "What would be expected without labels?",
         "Estimates that use none of the site's labels, and beside them the truth where labels are known.",
-        (
-            TableLayout(
-                "Estimates without labels", all_rows, ("label", "metric", "method", "estimate", "truth", "holds")
-            ),
-        ),
+        (TableLayout("Estimates without labels, by method", _label_free),),
     ),
     Question(
         "sample_sizes",
@@ -261,6 +274,14 @@ QUESTIONS: tuple[Question, ...] = (
         "repair",
         "What repairs it?",
         "Each repair is fitted on labels of the site and measured on other patients of the site.",
+        (
+            TableLayout(
+                "Repairs by labels spent",
+                under("outcomes"),
+                ("words", "n_images", "labels_used", "metrics.auroc", "metrics.brier", "brier_gain"),
+                ("outcomes", "labels"),
+            ),
+        ),
     ),
     Question(
         "practice",

@@ -65,8 +65,10 @@ def is_phantom(record: Mapping[str, Any]) -> bool:
 
 def _fact(key: str, value: Any) -> Fact:
     name = heading(key)
-    if key == "versions" and isinstance(value, Mapping):
-        return Fact(name, ", ".join(f"{package} {version}" for package, version in value.items()))
+    if key in ("versions", "seconds") and isinstance(value, Mapping):
+        return Fact(name, ", ".join(f"{part.replace('_', ' ')} {entry}" for part, entry in value.items()))
+    if isinstance(value, Mapping) and isinstance(value.get("cohort"), Mapping):
+        value = {**value["cohort"], "images": value.get("images")}
     if isinstance(value, Mapping):
         parts = [f"{heading(k) if k != 'fingerprint' else 'fingerprint'}: {_text(v)}" for k, v in value.items()]
         return Fact(name, "; ".join(parts)) if len(parts) <= 3 else Fact(name, "", tuple(parts))

@@ -25,7 +25,7 @@ from medvlm_probe.report.cells import (
 )
 from medvlm_probe.report.words import IDENTIFIERS, heading
 
-MOST_ROWS = 60
+MOST_ROWS = 40
 
 _ESTIMATE = ("value", "low", "high")
 _BESIDES = {"method", "reliable", "null", "settings", "seconds"}
@@ -77,17 +77,21 @@ def make_table(
     apart = _sizes_apart(rows, names, sizes)
     if apart:
         names = [name for name in names if name not in ("n", "n_groups")]
+    numeric = [_is_numeric(name, rows) for name in names]
     lines = []
     for row, size in zip(shown, sizes, strict=True):
         look = row_style(row, style, with_sizes=not apart)
-        cells = [cell(name, row, decimals[name], look) for name in names]
+        cells = [
+            cell(name, row, decimals[name], look) if is_number or _present(row.get(name)) else Cell("")
+            for name, is_number in zip(names, numeric, strict=True)
+        ]
         if apart:
             n, groups = next(iter(size), (None, None))
             cells += [count_cell(value, look) for value in (n, groups)]
         lines.append(tuple(cells))
-    headings = [heading(name) for name in names] + (["n", "Groups"] if apart else [])
-    numeric = (*(_is_numeric(name, rows) for name in names), *((True, True) if apart else ()))
-    return Table(caption, tuple(headings), numeric, tuple(lines), _notes(lines, len(rows)))
+    headings = ["" if name == "name" else heading(name) for name in names] + (["n", "Groups"] if apart else [])
+    columns_numeric = (*numeric, *((True, True) if apart else ()))
+    return Table(caption, tuple(headings), columns_numeric, tuple(lines), _notes(lines, len(rows)))
 
 
 def tables_of(value: Any, caption: str, style: TableStyle) -> list[Table]:

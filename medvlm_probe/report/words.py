@@ -20,6 +20,7 @@ WORDS: dict[str, str] = {
     "bbse": "By calls (BBSE)",
     "both": "Both present",
     "brier": "Brier score ↓",
+    "brier_gain": "Brier score gained",
     "centre": "Centre",
     "chosen_on_images": "Reference images that choices are made on",
     "classifier": "Classifier two-sample test",
@@ -44,6 +45,7 @@ WORDS: dict[str, str] = {
     "left_out": "Images left out",
     "left_out_as_the_reference_s": "Left out, as the reference has them too",
     "mce": "Largest bin's error ↓",
+    "metrics": "Measured",
     "mmd": "Squared MMD",
     "n": "n",
     "n_groups": "Groups",
@@ -51,7 +53,6 @@ WORDS: dict[str, str] = {
     "n_negative": "Negatives",
     "n_positive": "Positives",
     "n_unknown": "Unknown",
-    "name": "",
     "neither": "Neither",
     "nll": "NLL ↓",
     "only_a": "Only the first",
@@ -71,6 +72,7 @@ WORDS: dict[str, str] = {
     "uniform": "Anywhere",
     "value": "Value [95 % interval]",
     "wall_seconds": "Seconds in all",
+    "words": "Repair",
 }
 """What a field is called in tables; others are shown as their own words."""
 

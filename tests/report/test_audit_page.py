@@ -61,7 +61,7 @@ def test_every_sentence_and_question_of_the_json_is_on_the_page() -> None:
 def test_a_figure_stands_at_its_question() -> None:
     html = page_of(audit_result())
     places = {name: html.index(f'id="figure-{number}-title"') for number, name in enumerate(("s", "p", "e"), start=1)}
-    assert html.index('<section id="shift"') < places["s"] < html.index('<section id="facts"')
+    assert html.index('<section id="shift"') < places["s"] < html.index('<section id="what_moved"')
     assert html.index('<section id="performance"') < places["p"] < html.index('<section id="calibration"')
     assert html.index('<section id="more-figures"') < places["e"] < html.index('<section id="limits"')
 

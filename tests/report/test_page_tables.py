@@ -109,8 +109,8 @@ def test_identifiers_are_shown_as_pseudonyms_only() -> None:
 
 def test_a_long_table_says_that_it_is_cut() -> None:
     table = make_table([{"label": f"label_{k}", "score": 0.5} for k in range(99)], "c", STYLE)
-    assert len(table.rows) == 60
-    assert table.notes == ("The first 60 of 99 rows; all of them are in the run's files.",)
+    assert len(table.rows) == 40
+    assert table.notes == ("The first 40 of 99 rows; all of them are in the run's files.",)
 
 
 def test_nothing_to_show_is_no_table() -> None:
