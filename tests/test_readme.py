@@ -14,6 +14,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[1]
 README = (PROJECT / "README.md").read_text()
 BLOCKS = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
+POLICY_FAILED = 3
 SCRIPT = Path(sys.executable).parent / "medvlm-probe"
 
 
@@ -36,7 +37,8 @@ def test_commands_work_as_pasted(number: int, tmp_path: Path, cache: Path, monke
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user"))
     for line in BLOCKS[number].splitlines():
         done = subprocess.run([str(SCRIPT), *shlex.split(line)[1:]], cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        expected = POLICY_FAILED if line.startswith("medvlm-probe audit") else 0
+        assert done.returncode == expected, f"{line}\n{done.stderr}"
         assert (done.stdout + done.stderr).strip()
 
 
