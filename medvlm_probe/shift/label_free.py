@@ -275,7 +275,7 @@ def _weighted_gap(reference: Rows, prevalence: float) -> Array:
         return np.full(2, np.nan)
     w = np.where(present, prevalence / share, (1 - prevalence) / (1 - share)) / len(present)
     bins = np.unique(bins_of(reference.p, bin_edges(reference.p, N_BINS, "mass")), return_inverse=True)[1]
-    mass = np.maximum(np.bincount(bins, weights=w), 1e-300)
+    mass = np.maximum(np.bincount(bins, weights=w), 1e-150)
     frequency = np.bincount(bins, weights=w * present) / mass
     gap = np.bincount(bins, weights=w * (present - reference.p)) / mass
     noise = np.bincount(bins, weights=(w * (present - frequency[bins])) ** 2) / mass**2
