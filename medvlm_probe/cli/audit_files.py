@@ -73,8 +73,10 @@ def write_audit(
     """
     from medvlm_probe.cli.audit_figures import audit_figures
     from medvlm_probe.cli.audit_tables import audit_tables
+    from medvlm_probe.report.cards import audit_cards
 
-    result = found.to_json(provenance)
+    cards = audit_cards(inputs.site.cohort.card, inputs.reference.cohort.card, provenance)
+    result = found.to_json(provenance) | {"cards": cards}
     paths = [run.path / "audit.json"]
     write_json(paths[0], result)
     tables = audit_tables(found)

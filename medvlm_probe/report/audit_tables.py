@@ -103,7 +103,7 @@ def _calibration(value: Any) -> Sequence[Record]:
 
 def _calibration_by_label(value: Any) -> Sequence[Record]:
     """Return a row a label, of the probabilities that a site would use: both sides beside each other."""
-    rows = value.get("rows") or ()
+    rows = list(value.get("rows") or [])
     used = [row for row in rows if row.get("probabilities") == rows[-1].get("probabilities")]
     found: dict[str, dict[str, Any]] = {}
     for row in used:
