@@ -104,10 +104,11 @@ def row_of(entry: LabelMaps, site: str, inside: np.ndarray, groups: np.ndarray) 
 
 
 def aurocs() -> pd.DataFrame:
-    """Return phantom-clip's zero-shot AUROC of each finding at each site, from its own evaluation."""
+    """Return phantom-clip's zero-shot AUROC of each finding at each site from its evaluation; for all, the mean."""
     table = pd.read_csv(PROJECT / "figures" / "phantom_clip" / "auroc.csv")
     table = table[(table["severity"] == "all") & (table["method"] == "pair")]
-    return table[["site", "label", "auroc"]]
+    whole = table.groupby("label", as_index=False)["auroc"].mean().assign(site=ALL)
+    return pd.concat([table, whole])[["site", "label", "auroc"]]
 
 
 def figure(table: pd.DataFrame) -> object:

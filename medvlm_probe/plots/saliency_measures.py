@@ -81,19 +81,19 @@ def localization_figure(
     unreliable = not bool(rows["reliable"].all())
     aids = "In brackets: images with a region. Bars: chance of a map that is flat (grey) or hot in the middle (black)."
     reading = [aids, *(["Dashed: interval unreliable."] if unreliable else []), *([note] if note else [])]
-    legend_mm = LINE_MM + 2.0
+    keys = _legend_places([settings[name] for name in drawn], MARGIN_MM + names_mm, width_mm - MARGIN_MM)
+    legend_mm = (keys[-1][1] + 1) * (LINE_MM + 0.6) + 1.4
     description = f"{', '.join(metrics.values())} of {len(drawn)} settings for {len(labels)} labels, with chance."
     with style():
         body = legend_mm + LINE_MM + 1.0 + len(labels) * row_mm + _TICKS_MM + LINE_MM
         page = new_page(width_mm, body, title=title, note=" ".join(reading), description=description)
-        left = MARGIN_MM + names_mm
-        for name in drawn:
+        for name, (left, line) in zip(drawn, keys, strict=True):
             colour, marker = marks[name]
-            key_axes = page.axes(left, page.top, 4.0, LINE_MM)
+            above = page.top + line * (LINE_MM + 0.6)
+            key_axes = page.axes(left, above, 4.0, LINE_MM)
             key_axes.plot([0.5], [0.5], marker=marker, color=colour, markersize=4)
             key_axes.set_axis_off()
-            page.text(left + 4.5, page.top + LINE_MM / 2, settings[name])
-            left += 4.5 + text_width(settings[name]) + 4.0
+            page.text(left + 4.5, above + LINE_MM / 2, settings[name])
         top = page.top + legend_mm + LINE_MM + 1.0
         for place, name_lines in enumerate(names):
             middle = top + (place + 0.5) * row_mm - (len(name_lines) - 1) * LINE_MM / 2
@@ -107,6 +107,18 @@ def localization_figure(
             _draw_panel(axes, rows[rows["metric"] == metric], labels, drawn, marks, row_mm)
             ticks_along(axes, panel_mm)
         return page.figure
+
+
+def _legend_places(words: Sequence[str], start: float, end: float) -> list[tuple[float, int]]:
+    """Return where each key of a legend begins and in which line; a line ends where the next key would be cut."""
+    places, left, line = [], start, 0
+    for text in words:
+        width = 4.5 + text_width(text)
+        if left + width > end and left > start:
+            left, line = start, line + 1
+        places.append((left, line))
+        left += width + 4.0
+    return places
 
 
 def _draw_panel(

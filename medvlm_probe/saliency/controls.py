@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +77,6 @@ def control_maps(
         ModelError: as `saliency_maps`; or the target has no nonsense label.
     """
     labels = [label] if isinstance(label, str) else list(label)
-    rng = np.random.default_rng(seed)
 
     def maps(of: VisionLanguageModel, what: Target) -> SaliencyMaps:
         return saliency_maps(of, pixels, what, method=method, layer=layer)
@@ -92,13 +92,17 @@ def control_maps(
         "random_weights": maps(with_random_weights(model, seed), target.select(labels)),
     }
     if len(target.labels) > 1:
-        wrong = [wrong_label(target.labels, own, rng) for own in labels]
+        wrong = [wrong_label(target.labels, own, seed) for own in labels]
         found["wrong_label"] = maps(model, target.select(wrong))
     return {name: found[name] for name in CONTROLS if name in found}
 
 
-def wrong_label(labels: Sequence[str], own: str, rng: np.random.Generator) -> str:
-    """Return one of the other labels, "no_finding" only where there is no other."""
+def wrong_label(labels: Sequence[str], own: str, seed: int) -> str:
+    """Return one of the other labels, "no_finding" only where there is no other.
+
+    Each label has a draw of its own, or one label whose maps find nothing anyhow would make all others look good.
+    """
+    rng = np.random.default_rng([seed, crc32(own.encode())])
     others = [label for label in labels if label != own]
     findings = [label for label in others if label != NO_FINDING]
     return str(rng.choice(findings or others))

@@ -107,7 +107,7 @@ def measures(reliable: bool = False) -> Figure:
         ],
         columns=["label", "setting", "metric", "value", "low", "high", "n_images", "uniform", "centre", "reliable"],
     )
-    words = {"a": "Zero-shot", "b": "Linear probe", "wrong": "Map of another label"}
+    words = {"a": "Zero-shot", "b": "Linear probe of a long name, fitted elsewhere", "wrong": "Map of another label"}
     metrics = {"pointing_game": "Pointing game", "iou": "IoU"}
     return localization_figure(table, metrics, settings=words, controls=("wrong",), title="Found?", note="N.")
 
