@@ -29,7 +29,7 @@ DESIGNS = {
     "1,000 + 400 patients, one to four images": Design(1000, 400),
     "400 + 400 patients, 64 dimensions, slow decay": Design(400, 400, dimensions=64, decay=0.3),
     "450 + 350 patients, correlation .9": Design(450, 350, correlation=0.9),
-    "450 + 60 patients, one to four images": Design(450, 60),
+    "450 + 200 patients, one to four images": Design(450, 200),
     "450 + 350 patients, 8 dimensions, fast decay": Design(450, 350, dimensions=8, decay=2.0),
     "450 + 350 patients, three images each at the site": Design(450, 350, site_images=3),
 }

@@ -39,10 +39,10 @@ N_BETS = 1 + 2 * len(POWERS) + len(SLOPES)
 
 
 def bets(p_values: FloatArray) -> Array:
-    """Return what one unit staked on each strategy becomes, (n, K); each column averages 1 over p uniform on [0, 1].
+    """Return what one unit staked on each strategy becomes, (..., n, K); each averages 1 over p uniform on [0, 1].
 
     Args:
-        p_values: in (0, 1), (n,).
+        p_values: in (0, 1), (..., n).
     """
     p = np.asarray(p_values, dtype=np.float64)
     columns = [np.ones_like(p)]
@@ -72,15 +72,10 @@ class Capital:
 
     def after(self, p_values: FloatArray) -> tuple[Capital, Array]:
         """Return the capital after betting on p-values (n,), and its logarithm after each of them, (n,)."""
-        rates = np.array(JUMPS)[:, None]
-        shares, total, path = self.shares, self.log_total, np.empty(len(p_values))
-        for position, gains in enumerate(bets(p_values)):
-            shares = (1 - rates) * shares + rates * shares.sum(axis=1, keepdims=True) / N_BETS
-            shares = shares * gains
-            gain = float(shares.sum())
-            shares = shares / gain
-            total += math.log(gain)
-            path[position] = total
+        shares, gains = _grown(self.shares, p_values)
+        # Added up one by one from the start, so that batches end where their whole does, to the last bit.
+        path = np.add.accumulate(np.concatenate([[self.log_total], gains]))[1:]
+        total = float(path[-1]) if len(path) else self.log_total
         return Capital(total, shares, max(self.log_peak, float(path.max(initial=0.0)))), path
 
     def to_json(self) -> dict[str, Any]:
@@ -94,6 +89,20 @@ class Capital:
         if shares.shape != (len(JUMPS), N_BETS):
             raise InputError(f"Shares of shape {shares.shape}: expected {(len(JUMPS), N_BETS)}. Start a new state.")
         return cls(float(value["log_total"]), shares, float(value["log_peak"]))
+
+
+def _grown(shares: Array, p_values: FloatArray) -> tuple[Array, Array]:
+    """Return the shares (..., J, K) after p-values (..., n), and the logarithm of each gain, (..., n)."""
+    rates = np.array(JUMPS)[:, None]
+    log_gains: Array = np.empty(np.shape(p_values))
+    gains = bets(p_values)
+    for position in range(p_values.shape[-1]):
+        shares = (1 - rates) * shares + rates * shares.sum(axis=-1, keepdims=True) / N_BETS
+        shares = shares * gains[..., position, None, :]
+        total = shares.sum(axis=(-2, -1))
+        shares = shares / total[..., None, None]
+        log_gains[..., position] = np.log(total)
+    return shares, log_gains
 
 
 def online_p_values(scores: FloatArray, seen: Iterable[float], uniforms: FloatArray) -> Array:
@@ -190,11 +199,13 @@ def simulate_delays(
             "reference patients, one after the change, and a change within the stream."
         )
     line = log_alarm(alpha, n_tests)
-    before, delays = 0, []
-    for _ in range(n_streams):
+    p_values = np.empty((n_streams, length))
+    for k in range(n_streams):
         seen = rng.choice(reference, len(reference))
         stream = np.concatenate([rng.choice(reference, change_at), rng.choice(changed, length - change_at)])
-        _, path = Capital.start().after(online_p_values(stream, seen, 1 - rng.random(length)))
+        p_values[k] = online_p_values(stream, seen, 1 - rng.random(length))
+    before, delays = 0, []
+    for path in np.cumsum(_grown(Capital.start().shares, p_values)[1], axis=1):
         alarms = np.flatnonzero(path >= line)
         if len(alarms) and alarms[0] < change_at:
             before += 1

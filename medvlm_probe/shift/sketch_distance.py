@@ -21,7 +21,10 @@ from medvlm_probe.shift.sketch import Sketch
 from medvlm_probe.types import Estimate, FloatArray, TestResult
 
 FEWEST_FOLDS = 5
-"""Of each side: fewer tell too little about the null, and no p-value is given."""
+"""Of each side: fewer tell too little about the spread, and no interval is given."""
+
+FEWEST_FOR_TEST = 200
+"""Patients of each side below which no p-value is given: with 100, 6.9 % of 1,000 were at most .05 without a shift."""
 
 LEAST_P_VALUE = 1e-4
 """Three moments say little about a tail farther out, so nothing smaller is given."""
@@ -39,7 +42,7 @@ class SketchDistance:
 
     Attributes:
         mmd: squared MMD, unbiased; its interval is NaN where a side has fewer than five folds.
-        test: of it, one-sided; None there too.
+        test: of it, one-sided; None there too, and under 200 patients of a side.
         frechet: |m - n|^2 + tr(A + B - 2 (A B)^(1/2)) of unit vectors along the leading directions, both covariances
             shrunk alike. Above 0 also without a shift, the more so the fewer patients: compare it between sites of
             like size, and read `mmd` where a sentence is needed.
@@ -70,7 +73,8 @@ def sketch_distance(reference: Sketch, site: Sketch) -> SketchDistance:
         value, np.array(left), of_site, n=total, fewest=round(min(s.n for s in sides)), method=METHOD_MMD, offset=offset
     )
     mmd = Estimate(mmd.value, mmd.low, mmd.high, total, groups, METHOD_MMD, mmd.reliable)
-    return SketchDistance(mmd, _test(*sides), *_frechet(reference, site))
+    test = _test(*sides) if min(side.n for side in sides) >= FEWEST_FOR_TEST else None
+    return SketchDistance(mmd, test, *_frechet(reference, site))
 
 
 def _images(sketch: Sketch) -> int:

@@ -103,6 +103,7 @@ def folds_of(patients: Sequence[str], n_folds: int) -> NDArray[np.int64]:
 
 def coarse_bins(weights: FloatArray) -> NDArray[np.float64]:
     """Return the sums of every `COARSE` bins of outlier scores, (..., ceil(bins / COARSE))."""
-    padding = [(0, 0)] * (weights.ndim - 1) + [(0, -weights.shape[-1] % COARSE)]
+    n_coarse = -(-weights.shape[-1] // COARSE)
+    padding = [(0, 0)] * (weights.ndim - 1) + [(0, n_coarse * COARSE - weights.shape[-1])]
     padded = np.pad(np.asarray(weights, dtype=np.float64), padding)
-    return np.asarray(padded.reshape(*weights.shape[:-1], -1, COARSE).sum(axis=-1))
+    return np.asarray(padded.reshape(*weights.shape[:-1], n_coarse, COARSE).sum(axis=-1))

@@ -28,9 +28,11 @@ def sketched(plan: SketchPlan, vectors: FloatArray, groups: IntArray, name: str)
     return sketch(plan, vectors, [f"{name} {group}" for group in groups])
 
 
-def sketch_p_values(design: Design, n_simulations: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], float]:
+def sketch_p_values(
+    design: Design, n_simulations: int, rng: np.random.Generator, *, n_features: int = N_FEATURES
+) -> tuple[NDArray[np.float64], float]:
     """Return the p-values of as many pairs of sketches, and how often the interval of squared MMD holds 0."""
-    plan = plan_of(design.dimensions)
+    plan = plan_of(design.dimensions, n_features=n_features)
     p, held = np.empty(n_simulations), 0
     for k in range(n_simulations):
         reference, site, first, second = design.draw(rng)
