@@ -10,6 +10,7 @@ from medvlm_probe.cli.output import Output, interval, number
 if TYPE_CHECKING:
     from medvlm_probe.cli.grad_cam_run import MapResult
     from medvlm_probe.saliency.heat_map_study import LabelMaps
+    from medvlm_probe.saliency.localization_estimates import LocalizationEstimate
 
 MEASURES_SHOWN = {"pointing_game": "Pointing game", "iou": "IoU", "relevance_mass": "Relevance mass"}
 ALIKE = {"wrong_label": "Like wrong label", "nonsense": "Like nonsense", "random_weights": "Like random weights"}
@@ -21,6 +22,10 @@ FOLLOW_CAPTION = (
 GAIN_CAPTION = (
     "How much sooner than patches in random order the map's highest patches lower the logit when they are taken out, "
     "and raise it when they are put back: areas in units of the logit, above 0 is better."
+)
+OUTSIDE = (
+    "the maps lie outside the regions more than a flat map would. Either the model's signal comes from elsewhere, or "
+    "these maps do not show it: --faithfulness tells which. Choose another --layer or --method on another split."
 )
 GAINS = {"deletion_gain": "Gain, taken out", "insertion_gain": "Gain, put back"}
 
@@ -65,6 +70,9 @@ def print_maps(output: Output, result: MapResult) -> None:
             caption=FOLLOW_CAPTION if last else "",
         )
         _print_faithfulness(output, title, entries, words, last)
+        outside = [words(entry.label) for entry in measured if _below_chance(entry.estimates[DECIDES])]
+        if outside:
+            output.line(f"{', '.join(outside)}: {OUTSIDE}")
         for entry in entries:
             if DECIDES in entry.found_less_missed:
                 apart = interval(entry.found_less_missed[DECIDES], 2)
@@ -114,6 +122,11 @@ def _print_faithfulness(
             rows,
             caption=GAIN_CAPTION if last else "",
         )
+
+
+def _below_chance(measure: LocalizationEstimate) -> bool:
+    gain = measure.over_chance["uniform"]
+    return gain.reliable and gain.high < 0
 
 
 def _with_chance(entry: LabelMaps, measure: str) -> str:
