@@ -22,7 +22,7 @@ from medvlm_probe.zero_shot.predict import resolve_task
 
 OUT = Path(__file__).resolve().parents[1] / "figures" / "readme" / "grad_cam.png"
 LABEL, SITES = "cardiomegaly", ("reference", "portable")
-DPI = 110
+DPI = 100
 
 
 def main() -> None:
