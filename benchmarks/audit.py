@@ -1,10 +1,10 @@
 """Time of an audit whose embeddings are there already: 5,000 images, 14 labels, two patients' images in three.
 
-    python benchmarks/audit.py [--images 5000] [--labels 14] [--dimensions 512] [--permutations 9999]
+    python -m benchmarks.audit [--images 5000] [--labels 14] [--dimensions 512] [--permutations 9999]
 
 Half the images are the reference's, half a site's that has moved a little, so that no test stops early. No image
-is opened (that is what `--opened` adds), and neither `--why` nor `--repair` runs. Writes figures/audit_benchmark/
-seconds.csv: a row a question, with wall and processor seconds.
+is opened (that is what `--opened` adds), and neither `--why` nor `--repair` runs. Writes
+figures/benchmarks/audit.csv: a row a question, with wall and processor seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from medvlm_probe.cohort.catalog import load_cohort
 from medvlm_probe.cohort.labels import CHEXPERT_LABELS
 from medvlm_probe.types import Scores
 
-OUT = Path(__file__).resolve().parents[1] / "figures" / "audit_benchmark"
+OUT = Path(__file__).resolve().parents[1] / "figures" / "benchmarks"
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     found = examine(inputs, default_policy(), Settings(n_permutations=arguments.permutations, n_sampled=0), say=print)
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     OUT.mkdir(parents=True, exist_ok=True)
-    with (OUT / "seconds.csv").open("w", newline="") as file:
+    with (OUT / "audit.csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["question", "wall_seconds", "processor_seconds"])
         table.writerows([name, f"{seconds:.2f}", ""] for name, seconds in found.seconds.items())
