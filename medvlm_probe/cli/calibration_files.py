@@ -25,13 +25,13 @@ def write_calibration(
     result: Mapping[str, Any],
     note: str,
 ) -> list[Path]:
-    """Write the estimates, the reliability diagrams as table and figure, and the JSON; returns the files written."""
-    from medvlm_probe.plots.reliability import reliability_diagrams
-    from medvlm_probe.tuning.calibration_comparison import reliability_table
+    """Write estimates, reliability diagrams and the confidence of right and wrong answers; returns the files."""
+    from medvlm_probe.plots.reliability import confidence_histograms, reliability_diagrams
+    from medvlm_probe.tuning.calibration_comparison import confidence_table, reliability_table
 
-    bins = reliability_table(methods, shown)
+    bins, sure = reliability_table(methods, shown), confidence_table(methods, shown)
     written = []
-    for name, table in (("calibration", estimate_table(found)), ("reliability", bins)):
+    for name, table in (("calibration", estimate_table(found)), ("reliability", bins), ("confidence", sure)):
         write_csv(folder / f"{name}.csv", table)
         written.append(folder / f"{name}.csv")
     write_json(folder / "calibration.json", dict(result))
@@ -39,7 +39,11 @@ def write_calibration(
     pooled = bins[bins["label"] == ""]
     errors = {entry.method.name: entry.found["ece"] for entry in found}
     words = {name: f"ECE {e.plain:.3f}, {e.band.low:.3f}–{e.band.high:.3f} if calibrated" for name, e in errors.items()}
-    return written + write_figure(folder / "reliability", reliability_diagrams(pooled, words=words, note=note or None))
+    figures = {
+        "reliability": reliability_diagrams(pooled, words=words, note=note or None),
+        "confidence": confidence_histograms(sure, note=note or None),
+    }
+    return written + [path for name, figure in figures.items() for path in write_figure(folder / name, figure)]
 
 
 def estimate_table(found: Sequence[MethodCalibration]) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from medvlm_probe.metrics.calibration import (
     CalibrationEstimate,
     MultilabelCalibration,
     calibration_estimates,
+    confidence_histogram,
     multilabel_calibration,
     reliability_bins,
 )
@@ -171,6 +172,18 @@ def reliability_table(methods: Sequence[NamedProbabilities], shown: Cohort, *, s
             rng = np.random.default_rng(seed)
             table = pd.DataFrame(reliability_bins(p, y, own, rng=rng).rows())
             parts.append(table.assign(method=method.name, label=label))
+    return pd.concat(parts, ignore_index=True)
+
+
+def confidence_table(methods: Sequence[NamedProbabilities], shown: Cohort) -> pd.DataFrame:
+    """Return how confident right and wrong answers are, of all labels together, a row a method and bin."""
+    single = shown.card.task == "single_label"
+    parts = []
+    for method in methods:
+        targets = shown.targets(method.scores.labels)
+        known = ~np.isnan(targets)
+        p, y = (method.scores.values, classes_of(targets)) if single else (method.scores.values[known], targets[known])
+        parts.append(pd.DataFrame(confidence_histogram(p, y)).assign(method=method.name))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -67,6 +67,14 @@ def test_overconfidence_is_seen_and_mended(run: Run, files: pd.DataFrame, tmp_pa
     bins = pd.read_csv(tmp_path / "out" / "reliability.csv")
     pooled = bins[(bins["method"] == "scores.csv") & bins["label"].isna()]
     assert pooled["n"].sum() == 200
+    sure = pd.read_csv(tmp_path / "out" / "confidence.csv")
+    first = sure[sure["method"] == "scores.csv"]
+    right = (p >= 0.5) == y
+    surest = np.maximum(p, 1 - p) > 0.9
+    assert (first["n_right"].sum(), first["n_wrong"].sum()) == (right.sum(), (~right).sum())
+    top = first[first["low"] >= 0.9 - 1e-9]
+    assert (top["n_right"].sum(), top["n_wrong"].sum()) == ((surest & right).sum(), (surest & ~right).sum())
+    assert (tmp_path / "out" / "confidence.svg").exists()
 
 
 def test_a_model_with_its_prompts(run: Run) -> None:
