@@ -65,12 +65,14 @@ def control_maps(
     seed: int = 0,
     method: str = "grad-cam",
     layer: str | None = None,
+    randomised: VisionLanguageModel | None = None,
 ) -> dict[str, SaliencyMaps]:
     """Return the controls' maps of images for one label or several, by the names of `CONTROLS`.
 
     Each holds a map for each label asked for, in that order; its `labels` say what was mapped: the wrong label is one
     of the target's others, drawn with the seed (never "no finding" beside a finding where there is another). A target
-    with a single label has no `wrong_label`.
+    with a single label has no `wrong_label`. `randomised` is the model by `with_random_weights`, for whoever asks for
+    several labels in turn; None makes it.
 
     Raises:
         UnknownNameError: no such method, label or layer.
@@ -89,7 +91,7 @@ def control_maps(
             values=np.repeat(nonsense.values, len(labels), axis=1),
             logits=np.repeat(nonsense.logits, len(labels), axis=1),
         ),
-        "random_weights": maps(with_random_weights(model, seed), target.select(labels)),
+        "random_weights": maps(randomised or with_random_weights(model, seed), target.select(labels)),
     }
     if len(target.labels) > 1:
         wrong = [wrong_label(target.labels, own, seed) for own in labels]

@@ -28,6 +28,7 @@ from medvlm_probe.saliency.localization_chance import RegionPrior, region_prior
 from medvlm_probe.saliency.localization_estimates import LocalizationEstimate
 from medvlm_probe.saliency.methods import METHODS
 from medvlm_probe.saliency.pixel_geometry import geometry_of
+from medvlm_probe.saliency.random_weights import with_random_weights
 from medvlm_probe.saliency.targets import Target
 from medvlm_probe.types import BoolArray, Estimate, IntArray
 
@@ -182,6 +183,7 @@ def study_label(
     *,
     scores: ComparableScores | None = None,
     chosen: Chosen | None = None,
+    randomised: VisionLanguageModel | None = None,
 ) -> LabelMaps:
     """Return the maps of a label's images, and all that is measured on them.
 
@@ -193,6 +195,7 @@ def study_label(
         options: of the maps.
         scores: of all images of the cohort in this setting, its one label: strata by how sure the setting was.
         chosen: thresholds and a prior from another split; None takes Otsu's threshold and no prior.
+        randomised: the setting's model with random weights, see `control_maps`.
 
     Raises:
         ModelError: of the method, the layer or the model's geometry.
@@ -212,7 +215,14 @@ def study_label(
         pixels = torch.stack([model.preprocess(picture) for picture in pictures]).to(device_of(model))
         own = saliency_maps(model, pixels, setting.target, labels=[label], method=options.method, layer=options.layer)
         others = control_maps(
-            model, pixels, setting.target, label, seed=options.seed, method=options.method, layer=options.layer
+            model,
+            pixels,
+            setting.target,
+            label,
+            seed=options.seed,
+            method=options.method,
+            layer=options.layer,
+            randomised=randomised,
         )
 
     maps = {OWN: own.values[:, 0]} | {name: made.values[:, 0] for name, made in others.items()}
@@ -324,10 +334,21 @@ def study(
     asked = [(label, setting) for label in rows_of for setting in settings if label in setting.target.labels]
     total, done = sum(len(rows_of[label]) for label, _ in asked), 0
     found = []
+    models = {id(setting.model): setting.model for _, setting in asked}
+    randomised = {key: with_random_weights(model, options.seed) for key, model in models.items()}
     for label, setting in asked:
         key = (setting.name, label)
         found.append(
-            study_label(images, setting, label, rows_of[label], options, scores=scores.get(key), chosen=chosen.get(key))
+            study_label(
+                images,
+                setting,
+                label,
+                rows_of[label],
+                options,
+                scores=scores.get(key),
+                chosen=chosen.get(key),
+                randomised=randomised[id(setting.model)],
+            )
         )
         done += len(rows_of[label])
         progress(done, total)
