@@ -336,6 +336,10 @@ def _explanations(folder: Path) -> dict[str, Explanation]:
         ) from error
 
 
+_BY_NAME = ("model", "prompts", "explanations", "ages_from")
+"""Options that name a place: results of two places are told apart without writing either."""
+
+
 def _config(context: typer.Context, sides: tuple[Cohort, Cohort], policy: Policy) -> dict[str, Any]:
     """Return what decides the results, with nothing in it that names a file or a folder."""
     from medvlm_probe.runs import sha256_json
@@ -364,6 +368,7 @@ def _config(context: typer.Context, sides: tuple[Cohort, Cohort], policy: Policy
         "policy": sha256_json([vars(rule) for rule in policy.rules]),
         "explanations": context.params["explanations"] is not None,
         "ages_from": context.params["ages_from"] is not None,
+        "given": sha256_json({name: str(context.params[name]) for name in _BY_NAME}),
     }
     return config
 
