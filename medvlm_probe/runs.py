@@ -1,12 +1,14 @@
-"""Files that are written whole or not at all, and run folders with their provenance."""
+"""Files that are written whole or not at all, JSON and TOML from outside, and run folders with their provenance."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
+import math
 import os
 import platform
+import re
 import secrets
 import sys
 from collections.abc import Callable, Mapping
@@ -33,6 +35,8 @@ VERSIONED_PACKAGES = (
     "pillow",
     "pyarrow",
 )
+
+MAX_TOML = 1 << 20
 
 
 def cache_dir() -> Path:
@@ -94,6 +98,40 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     write_bytes_atomically(path, buffer.getvalue().encode())
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text from outside.
+
+    Beyond `json.loads`, what would fail later is refused here: NaN, numbers beyond float64, halves of surrogate pairs,
+    and nesting that ends Python's own reader with a RecursionError.
+
+    Raises:
+        ValueError: no such JSON.
+    """
+    try:
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if re.search(r"\\[uU][dD][89a-fA-F]", text) if isinstance(text, str) else b"\\u" in text:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the tables of a TOML text from outside.
+
+    Raises:
+        ValueError: no TOML, nested too deeply, or of more than `MAX_TOML` letters, which would take minutes.
+    """
+    import tomllib
+
+    if len(text) > MAX_TOML:
+        raise ValueError(f"it is longer than {MAX_TOML:,} letters")
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def sha256_file(path: Path) -> str:
     """Return a file's SHA-256 in hex."""
     with path.open("rb") as file:
@@ -145,6 +183,13 @@ def open_run(command: str, config: Mapping[str, Any], out: Path | None = None) -
     except OSError as error:
         raise StoreError(f"Cannot make the folder {path}: {error.strerror}. Give another one with --out.") from error
     return RunFolder(path=path, command=command, config=config)
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"it holds the number {number[:20]}, which is none")
+    return value
 
 
 def _sync_folder(folder: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlm_probe.errors import InputError, StoreError
-from medvlm_probe.runs import write_bytes_atomically
+from medvlm_probe.runs import parse_json, write_bytes_atomically
 
 Record = Mapping[str, Any]
 
@@ -104,7 +104,7 @@ def _line(record: Record) -> bytes:
 def _record(line: bytes) -> Record | None:
     """Return the record of a line, or None where its checksum does not fit."""
     try:
-        whole = json.loads(line)
+        whole = parse_json(line)
         record: Record = whole["record"]
         payload = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
         return record if whole["sha256"] == _checksum(payload) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 from medvlm_probe.cohort.labels import CHEXPERT_LABELS
 from medvlm_probe.errors import InputError, unknown_name
+from medvlm_probe.runs import parse_toml
 
 PERFORMANCE = ("recall", "specificity", "precision", "f1", "auroc", "average_precision")
 CALIBRATION = ("overconfidence", "ece", "brier")
@@ -98,8 +98,8 @@ def read_policy(path: Path) -> Policy:
 def parse_policy(text: str, source: str) -> Policy:
     """Return the policy that TOML text holds; `source` names it in errors, which are those of `read_policy`."""
     try:
-        given = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        given = parse_toml(text)
+    except ValueError as error:
         raise InputError(f"{source.capitalize()} is no valid TOML: {error}.") from error
     unknown = sorted(set(given) - {"name", "rule", "confidence", "planned"})
     if unknown:

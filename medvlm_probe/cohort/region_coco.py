@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from medvlm_probe.cohort.importers.left_out import skipped
 from medvlm_probe.cohort.region_files import Drawn, DrawnFile, ReadOptions, Space
 from medvlm_probe.cohort.run_masks import RunMask, counts_of_text, runs_of_counts, runs_of_polygon, union
 from medvlm_probe.errors import InputError
+from medvlm_probe.runs import parse_json
 
 
 def read_coco(path: Path, options: ReadOptions) -> DrawnFile:
@@ -26,7 +26,7 @@ def read_coco(path: Path, options: ReadOptions) -> DrawnFile:
         InputError: no JSON, or none of COCO's form.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = parse_json(path.read_text(encoding="utf-8-sig"))
         images = {entry["id"]: entry for entry in content["images"]}
         categories = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
         annotations = list(content["annotations"])

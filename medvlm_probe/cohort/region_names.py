@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from medvlm_probe.cohort.importers.nih_cxr14 import LABEL_MAP as NIH_CLASSES
 from medvlm_probe.cohort.importers.published import LabelMap
 from medvlm_probe.cohort.manifest_columns import snake_case
 from medvlm_probe.errors import InputError, unknown_name
+from medvlm_probe.runs import parse_toml
 
 NIH_BOX_CLASSES: LabelMap = {**NIH_CLASSES, "Infiltrate": NIH_CLASSES["Infiltration"]}
 """NIH's classes, and what its box file calls one of them."""
@@ -37,10 +37,10 @@ def read_region_names(path: Path) -> dict[str, tuple[str, ...]]:
         InputError, UnknownNameError: the file cannot be read, or a field is unknown or of another kind.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        content = parse_toml(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise InputError(f"There is no label map '{path}'. Check the path.") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path.name} is no valid TOML: {error}.") from error
     for name in content:
         if name != "regions":

@@ -13,7 +13,6 @@ A file made elsewhere needs `format`, `assignments_sha256` and `assignments` alo
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 from medvlm_probe.cohort.splits import Splits
 from medvlm_probe.cohort.stratify import ALGORITHM, VERSION
 from medvlm_probe.errors import InputError
-from medvlm_probe.runs import sha256_json, write_json
+from medvlm_probe.runs import parse_json, sha256_json, write_json
 
 FORMAT = "medvlm-probe splits/v1"
 
@@ -62,7 +61,7 @@ def read_splits(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise InputError(f"There is no split file '{path}'. Make one: medvlm-probe cohort split COHORT --out {path}.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}.") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:

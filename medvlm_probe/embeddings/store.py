@@ -18,7 +18,6 @@ cannot be locked, nothing is removed, and a shard that two processes crossed fai
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -147,7 +146,7 @@ class EmbeddingStore:
     def read_check(self, name: str) -> dict[str, Any] | None:
         """Return the record of a precision check, or None where it was not made or cannot be read."""
         try:
-            record: dict[str, Any] = json.loads((self.folder / "checks" / f"{name}.json").read_bytes())
+            record: dict[str, Any] = runs.parse_json((self.folder / "checks" / f"{name}.json").read_bytes())
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
         return record
@@ -187,7 +186,7 @@ class EmbeddingStore:
         """
         path = self._shard_path(name)
         try:
-            entry = json.loads(self._entry_path(name).read_bytes())
+            entry = runs.parse_json(self._entry_path(name).read_bytes())
             checksum, n_bytes, failed = entry["sha256"], entry["bytes"], dict(entry["failed"])
             if path.stat().st_size != n_bytes:
                 return None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from medvlm_probe.errors import ModelError
-from medvlm_probe.runs import sha256_file, sha256_json
+from medvlm_probe.runs import parse_json, sha256_file, sha256_json
 
 FORMAT = "open_clip/v1"
 """Version of how a bundle becomes embeddings; part of every fingerprint."""
@@ -161,7 +160,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelError: the file is no JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise ModelError(f"{path} cannot be read as JSON: {error}. Copy the file again.") from error
     if not isinstance(content, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -10,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from medvlm_probe.errors import ModelError
-from medvlm_probe.runs import sha256_file, write_json
+from medvlm_probe.runs import parse_json, sha256_file, write_json
 
 LOCK_NAME = "medvlm-probe.lock.json"
 FORMAT = "medvlm-probe-lock/v1"
@@ -109,7 +108,7 @@ def read_lock(folder: Path) -> Lock | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT or content["family"] not in get_args(FamilyName):
             raise ValueError(f"format {content['format']}, family {content['family']}")
         files = {name: _locked_file(entry) for name, entry in content["files"].items()}

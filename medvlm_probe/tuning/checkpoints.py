@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from medvlm_probe.errors import StoreError
-from medvlm_probe.runs import write_bytes_atomically
+from medvlm_probe.runs import parse_json, write_bytes_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +61,7 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
         return None
     try:
         with safe_open(path, "pt") as file:
-            facts = json.loads(file.metadata()["facts"])
+            facts = parse_json(file.metadata()["facts"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise StoreError(f"{path} is damaged ({error}). Remove it: the training then starts anew.") from error

@@ -13,7 +13,7 @@ import torch
 
 from medvlm_probe.errors import ModelError
 from medvlm_probe.models.assemble import Piece, assemble
-from medvlm_probe.runs import sha256_json
+from medvlm_probe.runs import parse_json, sha256_json
 from medvlm_probe.tuning.full_fine_tuning import FullSettings, FullyTuned, tune_fully
 from medvlm_probe.tuning.tuned_folder import (
     CARD_FILE,
@@ -149,7 +149,7 @@ def _standing(folder: Path, key: str) -> dict[str, Any] | None:
     if not folder.exists():
         return None
     path = folder / FACTS_FILE
-    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    facts: dict[str, Any] = parse_json(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if facts.get("config_sha256") != key:
         raise ModelError(
             f"{folder} holds something else than the model of this training (other settings or images). Give another "

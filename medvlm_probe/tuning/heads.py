@@ -21,7 +21,7 @@ from scipy import special
 
 from medvlm_probe.errors import InputError, ModelError
 from medvlm_probe.metrics.pairwise import Space
-from medvlm_probe.runs import write_bytes_atomically
+from medvlm_probe.runs import parse_json, write_bytes_atomically
 from medvlm_probe.types import FloatArray, Scores
 
 FORMAT = "medvlm-probe head/v1"
@@ -123,7 +123,7 @@ def read_head(folder: Path) -> LinearHead:
     """
     facts_path, tensors_path = folder / FACTS_FILE, folder / TENSORS_FILE
     try:
-        facts = json.loads(facts_path.read_text(encoding="utf-8"))
+        facts = parse_json(facts_path.read_text(encoding="utf-8"))
         content = tensors_path.read_bytes()
         if (
             facts["format"] != FORMAT

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, log_softmax, logit, logsumexp, softmax
 
 from medvlm_probe.errors import InputError, unknown_name
-from medvlm_probe.runs import write_json
+from medvlm_probe.runs import parse_json, write_json
 from medvlm_probe.tuning import post_hoc_fits as fits
 from medvlm_probe.types import Scores
 
@@ -158,7 +157,7 @@ def load_calibrator(path: Path) -> Calibrator:
         InputError: no such file, or another content.
     """
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         curves = tuple(Curve(c["shape"], tuple(float(x) for x in c["numbers"])) for c in content.pop("curves"))
         content |= {name: tuple(content[name]) for name in ("labels", "n_known", "n_positive", "notes")}
         found = Calibrator(**content, curves=curves)

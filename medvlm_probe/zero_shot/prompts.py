@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from medvlm_probe.errors import InputError, unknown_name
+from medvlm_probe.runs import parse_toml
 from medvlm_probe.zero_shot.tuned_prompts import TunedPrompts, read_tuned_prompts
 
 FOLDER = Path(__file__).parent / "prompt_sets"
@@ -113,8 +113,8 @@ def _read(path: Path) -> PromptSet:
     if path.stat().st_size > MAX_BYTES:
         raise InputError(f"'{path}' is larger than {MAX_BYTES:,} bytes, which is no prompt set.")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = parse_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise InputError(f"{path.name} is no valid TOML: {error}.") from error
     _known(path.name, content, _FIELDS)
     tables = content.get("labels")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from medvlm_probe.cohort.data_cards import DataCard
 from medvlm_probe.cohort.images import FileImages
 from medvlm_probe.cohort.manifest_columns import snake_case
 from medvlm_probe.errors import InputError, unknown_name
+from medvlm_probe.runs import parse_toml
 from medvlm_probe.types import ScoreKind, Scores
 
 KEYS = ("image", "study", "filename")
@@ -88,10 +88,10 @@ def read_label_map(path: Path) -> LabelMap:
         InputError, UnknownNameError: the file cannot be read, or a field is unknown or of another kind.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        content = parse_toml(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise InputError(f"There is no label map '{path}'. Check the path.") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path.name} is no valid TOML: {error}.") from error
     truth = content.get("truth", {})
     if not isinstance(truth, dict):

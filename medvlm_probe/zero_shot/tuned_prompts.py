@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlm_probe.errors import InputError, ModelError
-from medvlm_probe.runs import write_bytes_atomically
+from medvlm_probe.runs import parse_json, write_bytes_atomically
 from medvlm_probe.zero_shot.spliced_prompts import NAME_PLACES, NamePlace, prompt_tokens
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def read_tuned_prompts(folder: Path) -> TunedPrompts:
     try:
         if facts_path.stat().st_size > LARGEST_FACTS:
             raise ValueError(f"{FACTS_FILE} is larger than {LARGEST_FACTS:,} bytes")
-        facts = json.loads(facts_path.read_text(encoding="utf-8"))
+        facts = parse_json(facts_path.read_text(encoding="utf-8"))
         if facts["format"] != FORMAT:
             raise ValueError(f"format {facts['format']}")
         content = tensors_path.read_bytes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import tarfile
 import zlib
@@ -13,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from medvlm_probe.errors import InputError, StoreError
-from medvlm_probe.runs import write_bytes_atomically, write_json
+from medvlm_probe.runs import parse_json, write_bytes_atomically, write_json
 
 DONE_FILE = "unpacked.json"
 """What an archive's folder holds once the whole archive was unpacked."""
@@ -56,7 +55,7 @@ def unpack(
     done = folder / DONE_FILE
     status = archive.stat()
     facts = {"archive": archive.name, "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
-    if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == facts:
+    if done.is_file() and parse_json(done.read_text(encoding="utf-8")) == facts:
         (folder / STARTED_FILE).unlink(missing_ok=True)
         return folder
     say(f"Unpacking {archive.name} into {folder}.")

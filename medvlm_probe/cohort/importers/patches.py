@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from medvlm_probe.cohort.importers.published import SKIPPED_COLUMNS
 from medvlm_probe.errors import InputError, StoreError
-from medvlm_probe.runs import write_csv, write_json
+from medvlm_probe.runs import parse_json, write_csv, write_json
 
 DONE_FILE = "written.json"
 """What a folder of patches holds once all were written: the files and the rule that they come from."""
@@ -158,7 +157,7 @@ def _write(path: Path, data: bytes) -> None:
 
 def _stated(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValueError):
         return None
 

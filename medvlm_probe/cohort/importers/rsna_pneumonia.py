@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from medvlm_probe.cohort.importers.tables import (
     refuse_labels_file,
 )
 from medvlm_probe.errors import ManifestError
+from medvlm_probe.runs import parse_json
 
 TITLE = "the RSNA Pneumonia Detection Challenge"
 
@@ -149,7 +149,7 @@ def nih_names(folder: Path, names: pd.Series) -> dict[str, pd.Series]:
     if path is None:
         return {}
     try:
-        images = {entry["subset_img_id"]: name_key(entry["img_id"]) for entry in json.loads(read_text(path))}
+        images = {entry["subset_img_id"]: name_key(entry["img_id"]) for entry in parse_json(read_text(path))}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ManifestError(
             f"{path.name} is no list of objects with 'subset_img_id' and 'img_id'. Take the organisers' file."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +11,7 @@ from typing import Any
 
 from medvlm_probe.cohort.report_labeler.phrases import compile_phrases
 from medvlm_probe.errors import InputError
+from medvlm_probe.runs import parse_toml
 
 RULES_FILE = "rules.toml"
 
@@ -70,8 +70,8 @@ def rules_of(text: str) -> Rules:
         InputError: no TOML, a part missing or unknown, or a phrase that is not written as phrases are.
     """
     try:
-        data: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        data: dict[str, Any] = parse_toml(text)
+    except ValueError as error:
         raise InputError(f"The rules are no TOML: {error}.") from error
     try:
         rules = _rules(data)
