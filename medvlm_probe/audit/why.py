@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from medvlm_probe.audit.inputs import AuditInputs
+from medvlm_probe.cohort.acquisition import chained
 from medvlm_probe.embeddings.acquisition_embeddings import AcquisitionEmbeddings, acquisition_embeddings
 from medvlm_probe.embeddings.acquisition_words import attribution_sentence, words_of
 from medvlm_probe.models.contract import VisionLanguageModel
 from medvlm_probe.shift.attribution import Attribution, attribute_shift
-from medvlm_probe.types import Scores
+from medvlm_probe.shift.attribution_pairs import promising_pairs
+from medvlm_probe.types import FloatArray, Scores
 from medvlm_probe.zero_shot.acquisition_sensitivity import acquisition_sensitivity, most_affected
 
 TRIED = (
@@ -24,6 +27,9 @@ TRIED = (
     *("rotation/v1@6", "marker/v1@10", "inversion/v1@25"),
 )
 """The transforms that are tried: one or two levels of each kind."""
+
+ENOUGH = 0.9
+"""Where one transform explains this share, no pair is tried."""
 
 IMAGES = 150
 """Images of the reference that go through each transform."""
@@ -62,6 +68,7 @@ class Why:
             "verdict": f.verdict,
             "distance": f.distance.to_json(),
             "chance": f.chance,
+            "pair_adds": f.pair_adds.to_json() if f.pair_adds else None,
             "parts": {name: share.to_json() for name, share in vars(f.parts).items()},
             "families": dict(f.families),
             "transforms": [
@@ -97,32 +104,76 @@ def examine_why(
     Raises:
         InputError: too few people on a side.
     """
-    embedded = acquisition_embeddings(
-        inputs.whole_reference.cohort,
-        model,
-        TRIED,
-        max_images=n_images,
-        precision=precision,
-        workers=workers,
-        say=say,
-    )
-    own = [f"reference {group}" for group in embedded.cohort.groups().tolist()]
-    other = [f"site {group}" for group in inputs.site.groups.tolist()]
-    found = attribute_shift(
-        embedded.untouched,
+
+    def passes(names: Sequence[str]) -> AcquisitionEmbeddings:
+        return acquisition_embeddings(
+            inputs.whole_reference.cohort,
+            model,
+            names,
+            max_images=n_images,
+            precision=precision,
+            workers=workers,
+            say=say,
+        )
+
+    embedded = [passes(TRIED)]
+
+    def with_pairs(names: Sequence[str]) -> Mapping[str, FloatArray]:
+        embedded.append(passes(names))
+        return embedded[-1].transformed
+
+    singles = embedded[0]
+    found = attribute_with_pairs(
+        singles.untouched,
         inputs.site.vectors,
-        embedded.transformed,
-        reference_groups=own,
-        site_groups=other,
-        rng=inputs.rng("why"),
+        singles.transformed,
+        with_pairs,
+        reference_groups=[f"reference {group}" for group in singles.cohort.groups().tolist()],
+        site_groups=[f"site {group}" for group in inputs.site.groups.tolist()],
+        rng_of=inputs.rng,
     )
     return Why(
         found,
-        _sensitivity(inputs, embedded, score),
-        len(embedded.cohort),
-        embedded.n_computed,
-        sum(embedded.seconds.values()),
+        _sensitivity(inputs, singles, score),
+        len(singles.cohort),
+        sum(part.n_computed for part in embedded),
+        sum(sum(part.seconds.values()) for part in embedded),
     )
+
+
+def attribute_with_pairs(
+    reference: FloatArray,
+    site: FloatArray,
+    transformed: Mapping[str, FloatArray],
+    embed_pairs: Callable[[Sequence[str]], Mapping[str, FloatArray]],
+    *,
+    reference_groups: Sequence[str],
+    site_groups: Sequence[str],
+    rng_of: Callable[[str], np.random.Generator],
+) -> Attribution:
+    """Return the attribution to single transforms, or with the most promising pairs where these leave a distance.
+
+    Args:
+        reference, site, transformed, reference_groups, site_groups: as for `attribute_shift`.
+        embed_pairs: from names such as `blur/v1@1+jpeg/v1@25` to the reference's embeddings under them.
+        rng_of: a fresh generator for a purpose.
+    """
+    attribute = partial(attribute_shift, reference_groups=reference_groups, site_groups=site_groups)
+    found = attribute(reference, site, transformed, rng=rng_of("why"))
+    if found.verdict in ("no distance", "other patients") or found.parts.best.value >= ENOUGH:
+        return found
+    pairs = promising_pairs(
+        reference,
+        site,
+        transformed,
+        reference_groups=reference_groups,
+        site_groups=site_groups,
+        rng=rng_of("why"),
+    )
+    if not pairs:
+        return found
+    tried = {**transformed, **embed_pairs([chained(pair) for pair in pairs])}
+    return attribute(reference, site, tried, rng=rng_of("why"))
 
 
 def _sensitivity(

@@ -9,7 +9,7 @@ and to a film of five megapixels. Two transforms after one another are joined by
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,16 @@ from medvlm_probe.errors import InputError, unknown_name
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["ACQUISITIONS", "FRAME", "Acquisition", "AcquisitionStep", "acquire", "acquisition_names", "parse_steps"]
+__all__ = [
+    "ACQUISITIONS",
+    "FRAME",
+    "Acquisition",
+    "AcquisitionStep",
+    "acquire",
+    "acquisition_names",
+    "chained",
+    "parse_steps",
+]
 
 Apply = Callable[["Image", float, str], "Image"]
 
@@ -120,6 +129,12 @@ ACQUISITIONS: dict[str, Acquisition] = {
 }
 """Every acquisition transform."""
 
+_CHAIN = (
+    *("rotation", "collimation", "blur", "noise", "gamma", "contrast", "window", "inversion", "marker"),
+    *("aspect", "resolution", "jpeg"),
+)
+"""The order in which a film meets them: patient, tube and detector, display, export."""
+
 
 def acquisition_names(only: tuple[str, ...] | None = None) -> tuple[str, ...]:
     """Return `blur/v1@0.5`, ... for every level of the transforms named, or of all.
@@ -139,6 +154,16 @@ def parse_steps(name: str) -> tuple[AcquisitionStep, ...]:
         InputError: another version, or a level that is no number or out of range.
     """
     return tuple(_steps(name))
+
+
+def chained(names: Iterable[str]) -> str:
+    """Return transforms joined in the order in which a film meets them, compression last: `blur/v1@1+jpeg/v1@25`.
+
+    Raises:
+        UnknownNameError, InputError: as `parse_steps`.
+    """
+    steps = [step for name in names for step in parse_steps(name)]
+    return "+".join(step.name for step in sorted(steps, key=lambda step: _CHAIN.index(step.acquisition.name)))
 
 
 def acquire(image: Image, steps: tuple[AcquisitionStep, ...], key: str) -> Image:

@@ -81,14 +81,18 @@ def acquisition_embeddings(
         raise InputError(f"None of the {len(part):,} images can be used, so no transform can be tried on them.")
     seconds = {"": time.perf_counter() - started}
     if say is not None:
-        say(f"{len(part):,} of {len(cohort):,} images untouched: {seconds['']:.1f} s.")
+        say(
+            f"{base.n_used:,} of {len(cohort):,} images, untouched and under {len(names)} transforms: at most "
+            f"{len(names) * base.n_used:,} passes more."
+        )
     found: dict[str, Embedded] = {}
     for place, (name, shown) in enumerate(passes.items(), start=1):
         started = time.perf_counter()
         found[name] = embedded(shown, base.precision)
         seconds[name] = time.perf_counter() - started
         if say is not None:
-            say(f"{name}, {place} of {len(names)}: {found[name].n_computed:,} images, {seconds[name]:.1f} s.")
+            left = _minutes((len(names) - place) * base.n_used, found[name].n_computed, seconds[name])
+            say(f"{name}, {place} of {len(names)}: {found[name].n_computed:,} images, {seconds[name]:.1f} s{left}.")
     rows = base.rows
     for other in found.values():
         rows = np.intersect1d(rows, other.rows)
@@ -100,6 +104,13 @@ def acquisition_embeddings(
         n_computed=base.n_computed + sum(other.n_computed for other in found.values()),
         seconds={name: round(spent, 3) for name, spent in seconds.items()},
     )
+
+
+def _minutes(n_left: int, n_done: int, seconds: float) -> str:
+    """Return how long so many passes would take at this rate; "" where nothing was computed, or nothing is left."""
+    if not n_done or not n_left:
+        return ""
+    return f", at most {max(1, round(n_left * seconds / n_done / 60))} min left"
 
 
 def sample_of_groups(cohort: Cohort, max_images: int) -> Cohort:

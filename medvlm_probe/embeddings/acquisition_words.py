@@ -53,6 +53,11 @@ def percent(share: Estimate) -> str:
 
 def reason(found: Attribution) -> str:
     """Return which transforms the halves of the patients choose: `lower resolution or more blur`."""
+    return " or ".join(family_words(name) for name in families_named(found))
+
+
+def families_named(found: Attribution) -> tuple[str, ...]:
+    """Return the families behind `reason`: the most frequent choice, and others that at least a fifth choose."""
     shares = found.families_with_mix if found.verdict == "acquisition and other patients" else found.families
     names = sorted(shares, key=lambda family: -shares[family])
-    return " or ".join(family_words(name) for name in names if name == names[0] or shares[name] >= ALTERNATIVE)
+    return tuple(name for name in names if name == names[0] or shares[name] >= ALTERNATIVE)

@@ -19,17 +19,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from medvlm_probe.errors import InputError
-from medvlm_probe.metrics.embedding_inputs import checked_embeddings
 from medvlm_probe.shift.attribution_shares import Kernels, Shares, Splits, draw_splits, joined, reweighted
 from medvlm_probe.shift.attribution_sums import (
     Discrepancies,
     Sample,
     discrepancies,
+    family_of,
     half_of,
     kernel_means,
-    sample_of,
+    sides,
     squared_mmd,
-    unit_rows,
     without_own,
 )
 from medvlm_probe.shift.mmd import median_bandwidth
@@ -53,6 +52,9 @@ N_CONTROLS = 40
 CHANCE_LEVEL = 0.95
 MIN_SHARE = 0.10
 """A transform that may explain less than this share is not called a reason."""
+
+MIN_PAIR_GAIN = 0.05
+"""A pair of transforms that may explain less than this much more than one transform is not considered."""
 
 MIN_MIX_SHARE = 0.40
 """Another mix of the reference's patients that may explain less than this share is not called the reason."""
@@ -107,12 +109,15 @@ class Attribution:
     Attributes:
         distance: squared MMD between reference and site, unit vectors, RBF kernel.
         transforms: every transform on all patients, the closest first.
-        best: name of the one that is closest on all patients.
+        best: name of the one that is closest on all patients; a pair only where pairs are considered.
         families: family to how often it was chosen, among the halves of all splits; they add up to 1.
         families_with_mix: the same where the reference's patients are re-weighted at once.
         parts: what the chosen transform and another mix of patients explain, cross-fitted.
         chance: the 95 % quantile, over splits of the reference, of what the best transform explains where a half of the
             reference stands for the site, as a share of `distance`; at 0 or below transforms only lead away.
+        pair_adds: what the best of all, pairs among them, explains beyond the best single transform, paired and each
+            chosen and measured on its own half; None where no pair was tried. Where it may be less than 5 %, pairs are
+            not considered: nothing but `transforms` and `chance` knows of them.
         bandwidth: of the kernel, the median distance between patients.
         verdict: see `verdict_of`.
     """
@@ -124,6 +129,7 @@ class Attribution:
     families_with_mix: Mapping[str, float]
     parts: Parts
     chance: float
+    pair_adds: Estimate | None
     bandwidth: float
     verdict: Verdict
 
@@ -133,11 +139,6 @@ class Attribution:
         for entry in self.transforms:
             found.setdefault(entry.family, entry)
         return tuple(found.values())
-
-
-def family_of(name: str) -> str:
-    """Return a transform's name without versions and levels."""
-    return " + ".join(part.partition("@")[0].partition("/")[0] for part in name.split("+"))
 
 
 def attribute_shift(
@@ -159,7 +160,8 @@ def attribute_shift(
     Args:
         reference: image vectors before normalisation, (n, d).
         site: the same of the other site, (m, d).
-        transformed: transform to the vectors of the reference's images under it, (n, d) each, in the same rows.
+        transformed: transform to the vectors of the reference's images under it, (n, d) each, in the same rows; names
+            with a plus are pairs, such as `attribution_pairs.promising_pairs` names.
         reference_groups: patients, (n,); None makes each image its own.
         site_groups: patients, (m,).
         rng: draws the splits and the images behind the bandwidth.
@@ -172,7 +174,7 @@ def attribute_shift(
     samples = two_samples(reference, site, reference_groups, site_groups)
     _check(samples, transformed)
     bandwidth = median_bandwidth(samples.points, samples.groups, rng)
-    untouched, other, view = _sides(samples, reference, site)
+    untouched, other, view = sides(samples, reference, site)
     splits = draw_splits(untouched.n_groups, other.n_groups, n_splits, rng)
     halves = half_of(np.ones((untouched.n_groups, n_controls)), rng)
     of_site = without_own(kernel_means(other, other, bandwidth))
@@ -199,12 +201,19 @@ def attribute_shift(
         TransformShare(name, makes.distance(_all(f)), makes.share(_all(f), _all(base))) for name, f in found.items()
     ]
     shares.sort(key=lambda entry: entry.distance.value)
-    chosen = [list(found)[k] for k in np.argmin(tried, axis=0)]
-    columns = range(1, 1 + len(chosen))
-    best, plain = joined([found[name] for name in chosen], columns), joined([base] * len(chosen), columns)
+    picked = _Picked(list(found), np.stack(tried), found)
+    plain = joined([base] * (2 * n_splits), range(1, 1 + 2 * n_splits))
+    singles = [name for name in found if "+" not in name]
+    pair_adds = None
+    considered = list(found)
+    if 0 < len(singles) < len(found):
+        pair_adds = makes.added(picked.best(considered)[0], picked.best(singles)[0], plain)
+        considered = considered if pair_adds.low > MIN_PAIR_GAIN else singles
+    best, chosen = picked.best(considered)
     mix, _ = reweighted(kernels, splits)
-    candidates = _closest_of_each_family(list(found), np.stack(tried))
-    both, chosen_with_mix = _both(splits, candidates, lambda name: kernels_of(view(transformed[name])))
+    both, chosen_with_mix = _both(
+        splits, picked.closest_of_each_family(considered), lambda name: kernels_of(view(transformed[name]))
+    )
     distance = makes.distance(base)
     parts = Parts(
         best=makes.share(best, plain),
@@ -218,11 +227,12 @@ def attribute_shift(
     return Attribution(
         distance=distance,
         transforms=tuple(shares),
-        best=shares[0].name,
+        best=next(entry.name for entry in shares if entry.name in considered),
         families=_frequencies(chosen),
         families_with_mix=_frequencies(chosen_with_mix),
         parts=parts,
         chance=chance,
+        pair_adds=pair_adds,
         bandwidth=bandwidth,
         verdict=verdict_of(distance, parts, chance),
     )
@@ -260,14 +270,26 @@ def _both(
     return joined([found[k] for k in picks], range(len(picks))), [candidates[k] for k in picks]
 
 
-def _closest_of_each_family(names: Sequence[str], tried: FloatArray) -> list[str]:
-    """Return the names that are their family's closest in any of the halves, tried (names, M)."""
-    families = np.array([family_of(name) for name in names])
-    kept: set[int] = set()
-    for family in dict.fromkeys(families.tolist()):
-        own = np.flatnonzero(families == family)
-        kept |= set(own[np.argmin(tried[own], axis=0)].tolist())
-    return [names[k] for k in sorted(kept)]
+@dataclass(frozen=True)
+class _Picked:
+    """Choices among K transforms: what each leaves in the halves for choices, (K, M), and in those for measuring."""
+
+    names: Sequence[str]
+    tried: FloatArray
+    found: Mapping[str, Discrepancies]
+
+    def best(self, among: Sequence[str]) -> tuple[Discrepancies, list[str]]:
+        """Return what the closest of some names leaves in the other halves, and its name in each, (M,)."""
+        rows = [self.names.index(name) for name in among]
+        chosen = [among[k] for k in np.argmin(self.tried[rows], axis=0)]
+        return joined([self.found[name] for name in chosen], range(1, 1 + len(chosen))), chosen
+
+    def closest_of_each_family(self, among: Sequence[str]) -> list[str]:
+        """Return those of some names that are their family's closest in any of the halves."""
+        kept: set[str] = set()
+        for family in dict.fromkeys(map(family_of, among)):
+            kept |= set(self.best([name for name in among if family_of(name) == family])[1])
+        return [name for name in self.names if name in kept]
 
 
 def _frequencies(chosen: Sequence[str]) -> dict[str, float]:
@@ -283,28 +305,6 @@ def _check(samples: TwoSamples, transformed: Mapping[str, ArrayLike]) -> None:
             f"The reference has {samples.n_groups[0]} patients and the site {samples.n_groups[1]}: finding out why "
             f"they differ needs at least {MIN_GROUPS} of each."
         )
-
-
-def _sides(
-    samples: TwoSamples, reference: ArrayLike, site: ArrayLike
-) -> tuple[Sample, Sample, Callable[[ArrayLike], Sample]]:
-    """Return both samples, and what takes the reference's images under a transform to a sample of the same groups."""
-    at_site = samples.image_of_site
-    rows, groups = samples.rows[~at_site], samples.groups[~at_site]
-    given = checked_embeddings(reference)
-    # The centre only keeps float32 products small; any one near the data will do.
-    centre = unit_rows(given[rows]).mean(axis=0)
-
-    def view(vectors: ArrayLike) -> Sample:
-        checked = checked_embeddings(vectors)
-        if checked.shape != given.shape:
-            raise InputError(
-                f"Embeddings of shape {checked.shape} under a transform do not fit the reference's {given.shape}."
-            )
-        return sample_of(checked[rows], centre, groups)
-
-    other = checked_embeddings(site)[samples.rows[at_site] - samples.n_reference]
-    return view(reference), sample_of(other, centre, samples.groups[at_site]), view
 
 
 def _measured(kernels: Kernels, splits: Splits) -> Discrepancies:

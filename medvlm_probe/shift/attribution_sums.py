@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from medvlm_probe.errors import InputError
+from medvlm_probe.metrics.embedding_inputs import checked_embeddings
 from medvlm_probe.metrics.pairwise import refuse_zero_vectors, row_norms
-from medvlm_probe.shift.two_samples import mean_by_group
+from medvlm_probe.shift.two_samples import TwoSamples, mean_by_group
 from medvlm_probe.types import FloatArray, IntArray
 
 
@@ -119,3 +122,36 @@ def unit_rows(vectors: FloatArray) -> NDArray[np.float64]:
     lengths = row_norms(vectors)
     refuse_zero_vectors(lengths)
     return np.asarray(vectors / lengths[:, None], dtype=np.float64)
+
+
+def sides(
+    samples: TwoSamples, reference: ArrayLike, site: ArrayLike
+) -> tuple[Sample, Sample, Callable[[ArrayLike], Sample]]:
+    """Return both samples, and what takes the reference's images under a transform to a sample of the same groups.
+
+    Args:
+        samples: of `two_samples(reference, site, ...)`.
+        reference: image vectors before normalisation, (n, d).
+        site: the same of the other site, (m, d).
+    """
+    at_site = samples.image_of_site
+    rows, groups = samples.rows[~at_site], samples.groups[~at_site]
+    given = checked_embeddings(reference)
+    # The centre only keeps float32 products small; any one near the data will do.
+    centre = unit_rows(given[rows]).mean(axis=0)
+
+    def view(vectors: ArrayLike) -> Sample:
+        checked = checked_embeddings(vectors)
+        if checked.shape != given.shape:
+            raise InputError(
+                f"Embeddings of shape {checked.shape} under a transform do not fit the reference's {given.shape}."
+            )
+        return sample_of(checked[rows], centre, groups)
+
+    other = checked_embeddings(site)[samples.rows[at_site] - samples.n_reference]
+    return view(reference), sample_of(other, centre, samples.groups[at_site]), view
+
+
+def family_of(name: str) -> str:
+    """Return a transform's name without versions and levels: `resolution + jpeg`."""
+    return " + ".join(part.partition("@")[0].partition("/")[0] for part in name.split("+"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medvlm_probe.cohort.acquisition import ACQUISITIONS, acquire, acquisition_names, parse_steps
+from medvlm_probe.cohort.acquisition import ACQUISITIONS, acquire, acquisition_names, chained, parse_steps
 from medvlm_probe.cohort.acquisition_source import AcquiredImages, acquired
 from medvlm_probe.cohort.catalog import load_cohort
 from medvlm_probe.cohort.phantom_source import PhantomImages
@@ -146,6 +146,14 @@ def test_names_read_back_and_chain(films: list[Image.Image]) -> None:
 def test_what_cannot_be_asked_for(name: str) -> None:
     with pytest.raises(InputError, match="expected NAME/vVERSION@LEVEL"):
         parse_steps(name)
+
+
+def test_chains_are_in_the_order_of_a_film() -> None:
+    assert chained(["jpeg/v1@25", "contrast/v1@0.7"]) == "contrast/v1@0.7+jpeg/v1@25"
+    assert chained(["resolution/v1@96+jpeg/v1@25", "blur/v1@1"]) == "blur/v1@1+resolution/v1@96+jpeg/v1@25"
+    everything = chained(acquisition_names())
+    assert sorted(everything.split("+")) == sorted(acquisition_names())
+    assert chained(["blur/v1@1"]) == "blur/v1@1"
 
 
 def test_unknown_transforms_name_the_nearest() -> None:

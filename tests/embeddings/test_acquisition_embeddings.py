@@ -93,7 +93,7 @@ def test_sentences(verdict: Verdict, begin: str, share: float) -> None:
     def found(families: dict[str, float]) -> Attribution:
         entry = TransformShare(name, best, best)
         parts = Parts(best, other, best, best, other, best)
-        return Attribution(best, (entry,), name, families, families, parts, 0.02, 1.0, verdict)
+        return Attribution(best, (entry,), name, families, families, parts, 0.02, None, 1.0, verdict)
 
     sentence = attribution_sentence(found({"resolution": 0.9, "blur": 0.1}))
     assert sentence.startswith(begin)

@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 
 from medvlm_probe.errors import InputError
-from medvlm_probe.shift.attribution import Attribution, Parts, attribute_shift, family_of, verdict_of
-from medvlm_probe.shift.attribution_sums import Sample, discrepancies, half_of, kernel_means, squared_mmd, without_own
+from medvlm_probe.shift.attribution import Attribution, Parts, attribute_shift, verdict_of
+from medvlm_probe.shift.attribution_pairs import promising_pairs
+from medvlm_probe.shift.attribution_sums import (
+    Sample,
+    discrepancies,
+    family_of,
+    half_of,
+    kernel_means,
+    squared_mmd,
+    without_own,
+)
 from medvlm_probe.shift.mmd import mmd_test
 from medvlm_probe.shift.two_samples import site_permutations, two_samples
 from medvlm_probe.types import Estimate
@@ -154,6 +163,39 @@ def test_patients_count_once_and_seeds_decide() -> None:
 def test_chance_is_what_the_search_finds_in_the_reference_itself() -> None:
     entry = attributed(11, moved=0.9, prevalence=0.15)
     assert -1 < entry.chance < 0.4 < entry.parts.best.value
+
+
+def test_the_pair_behind_a_site_is_promising_and_named_only_where_it_adds() -> None:
+    rng = np.random.default_rng(4)
+    reference, site = patients(90, 0.15, rng), patients(90, 0.15, rng)
+    tried = transforms(reference)
+    twice = site + 0.9 * DIRECTIONS[3] + 0.45 * DIRECTIONS[6]
+    pairs = promising_pairs(reference, twice, tried, rng=rng)
+    assert pairs[0] == ("t3/v1@2", "t6/v1@1")
+    assert len({frozenset(map(family_of, pair)) for pair in pairs}) == len(pairs)
+    assert promising_pairs(reference, twice, tried, rng=rng, n_pairs=1) == pairs[:1]
+    offered = tried | {"+".join(pair): tried[pair[0]] + tried[pair[1]] - reference for pair in pairs}
+    found = attribute_shift(reference, twice, offered, rng=np.random.default_rng(0), n_splits=6, n_controls=20)
+    assert found.best == "t3/v1@2+t6/v1@1"
+    assert found.families["t3 + t6"] > 0.9
+    assert found.pair_adds is not None
+    assert found.pair_adds.low > 0.05
+    alone = attribute_shift(reference, twice, tried, rng=np.random.default_rng(0), n_splits=6, n_controls=20)
+    assert alone.pair_adds is None
+    assert found.parts.best.value > alone.parts.best.value + 0.05
+    # Where one transform is the cause, pairs that hold it lie as close, and are not named.
+    once = site + 0.9 * DIRECTIONS[3]
+    found, alone = (
+        attribute_shift(reference, once, given, rng=np.random.default_rng(0), n_splits=6, n_controls=20)
+        for given in (offered, tried)
+    )
+    assert found.best == alone.best == "t3/v1@2"
+    assert (found.parts, found.families) == (alone.parts, alone.families)
+    assert found.pair_adds is not None
+    assert found.pair_adds.low < 0.05
+    assert "t3/v1@2+t6/v1@1" in [entry.name for entry in found.transforms]
+    # A pair that would be farther away than one of its two is not worth a pass.
+    assert promising_pairs(reference, reference + 0.001 * rng.standard_normal(reference.shape), tried, rng=rng) == ()
 
 
 def test_families() -> None:
