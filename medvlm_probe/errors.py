@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+LONGEST = 1_000
+"""Letters of a message: names from a damaged file may have millions."""
+
+_UNSEEN = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
 
 
 class ProbeError(Exception):
@@ -14,6 +20,11 @@ class ProbeError(Exception):
     """
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        """Return the message as a terminal may show it, its middle left out where it is longer than `LONGEST`."""
+        text = visible(super().__str__())
+        return text if len(text) <= LONGEST else f"{text[: LONGEST * 2 // 3]} ... {text[-LONGEST // 3 :]}"
 
 
 class InputError(ProbeError):
@@ -62,6 +73,11 @@ class PolicyError(ProbeError):
     exit_code = 3
 
 
+def visible(text: str) -> str:
+    """Return text without what steers a terminal or turns its direction: such characters are written as escapes."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """Return the error for a name that a registry lacks, with the nearest known names.
 
@@ -70,7 +86,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
         name: what was given.
         known: the names that exist.
     """
-    names = sorted(known)
+    names, name = sorted(known), name[:LONGEST]
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(names) or 'none'}."
     return UnknownNameError(f"Unknown {kind} '{name}'. {hint}")

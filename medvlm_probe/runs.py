@@ -38,6 +38,8 @@ VERSIONED_PACKAGES = (
 
 MAX_TOML = 1 << 20
 
+_FORMULA = re.compile(r"(?![+-]?[\d.]+\Z)[=+\-@\t\r\n]")
+
 
 def cache_dir() -> Path:
     """Return the cache folder: `$MEDVLM_PROBE_CACHE`, else the platform's user cache folder. It may not exist yet."""
@@ -91,10 +93,15 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes_atomically(path, (text + "\n").encode())
 
 
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a tidy table as CSV with LF line ends, without the index; numbers keep 10 significant digits."""
+def write_csv(path: Path, table: pd.DataFrame, *, exact: bool = False) -> None:
+    """Write a tidy table as CSV with LF line ends, without the index; numbers keep 10 significant digits.
+
+    An apostrophe goes before texts that a spreadsheet would take for a formula, unless they are to stay `exact`, as in
+    manifests, which are read again.
+    """
     buffer = io.StringIO()
-    table.to_csv(buffer, index=False, lineterminator="\n", float_format="%.10g")
+    written = table if exact else _without_formulas(table)
+    written.to_csv(buffer, index=False, lineterminator="\n", float_format="%.10g")
     write_bytes_atomically(path, buffer.getvalue().encode())
 
 
@@ -183,6 +190,17 @@ def open_run(command: str, config: Mapping[str, Any], out: Path | None = None) -
     except OSError as error:
         raise StoreError(f"Cannot make the folder {path}: {error.strerror}. Give another one with --out.") from error
     return RunFolder(path=path, command=command, config=config)
+
+
+def _without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    def text(value: Any) -> Any:
+        return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+    safe = table.copy()
+    for position, kind in enumerate(table.dtypes):
+        if str(kind).startswith(("object", "str", "category")):
+            safe.isetitem(position, [text(value) for value in table.iloc[:, position]])
+    return safe.rename(columns=text)
 
 
 def _finite(number: str) -> float:

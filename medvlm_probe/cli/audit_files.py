@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,6 @@ MARKS = {"pass": "pass", "fail": "FAIL", "not enough evidence": "not enough evid
 LISTED = 50
 """Most unusual images that the list names."""
 
-_FORMULA = re.compile(r"^[=+\-@\t\r\n]")
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def write_audit(
     for name, table in tables.items():
         if len(table):
             paths.append(run.path / f"{name}.csv")
-            write_csv(paths[-1], harmless(table))
+            write_csv(paths[-1], table)
     figures = audit_figures(found, tables, note)
     for name, svg in figures.items():
         paths.append(run.path / f"{name}.svg")
@@ -120,19 +118,6 @@ def unusual_images(inputs: AuditInputs, found: AuditEvidence, key: PseudonymKey)
             "beyond_reference": outliers.site_scores[order] > outliers.threshold,
         }
     )
-
-
-def harmless(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose texts no spreadsheet takes for a formula: an apostrophe goes before = + - @ and tabs."""
-    safe = table.copy()
-    for column in safe.columns:
-        if safe[column].dtype == object or str(safe[column].dtype).startswith(("str", "string", "category")):
-            safe[column] = [_text(value) for value in safe[column]]
-    return safe.rename(columns=_text)
-
-
-def _text(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 
 def _page(folder: Path, result: Mapping[str, Any], figures: Mapping[str, str]) -> Path:

@@ -170,7 +170,7 @@ def _regions(folder: Path, cohort: Cohort, marked: Annotations) -> Regions:
     from medvlm_probe.runs import write_csv
 
     boxes = marked.boxes.assign(image=[f"{FOR_THE_READER}/images/{name}.png" for name in marked.boxes["image"]])
-    write_csv(folder / "reader_boxes.csv", boxes.assign(source="reader"))
+    write_csv(folder / "reader_boxes.csv", boxes.assign(source="reader"), exact=True)
     return read_regions(folder / "reader_boxes.csv", cohort, form="boxes")
 
 

@@ -184,7 +184,7 @@ def _write(
     key = key.rename(columns={"image": "original_image"})
     key.insert(0, "image", [names[row] for row in rows])
     key["content_sha256"] = [images[row][1] for row in rows]
-    write_csv(folder / KEY_FILE, key)
+    write_csv(folder / KEY_FILE, key, exact=True)
     groups = chosen.groups()
     manifest = pd.DataFrame(
         {
@@ -194,7 +194,7 @@ def _write(
         }
     )
     labels = pd.DataFrame(chosen.targets(), columns=list(cohort.labels)).map(lambda v: "" if v != v else str(int(v)))
-    write_csv(folder / MANIFEST_FILE, pd.concat([manifest, labels], axis=1))
+    write_csv(folder / MANIFEST_FILE, pd.concat([manifest, labels], axis=1), exact=True)
     result = {
         "cohort": cohort.name,
         "labels": {name: cohort.card.words(name) for name in cohort.labels},

@@ -129,10 +129,10 @@ def _write(
     keys = cohort.table[[name for name in ("image", "study") if name in cohort.table]].reset_index(drop=True)
     table = pd.concat([keys, labels.astype("Int8")], axis=1)
     if out is not None:
-        write_csv(out, table)
+        write_csv(out, table, exact=True)
         return out
     run = open_run("label-reports", resolved_config(context))
-    write_csv(run.path / LABELS_FILE, table)
+    write_csv(run.path / LABELS_FILE, table, exact=True)
     run.write_provenance(
         {
             "cohort": {"name": cohort.name, "fingerprint": cohort.fingerprint},

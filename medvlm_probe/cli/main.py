@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -32,9 +35,10 @@ from medvlm_probe.cli import (
     tune,
     zero_shot,
 )
-from medvlm_probe.errors import ProbeError
+from medvlm_probe.errors import ProbeError, visible
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
+_KEPT = "What was finished is kept: the same command goes on from there."
 
 app = typer.Typer(
     name="medvlm-probe",
@@ -82,14 +86,18 @@ def root(
 
 
 def main() -> None:
-    """Run the command line. Exit codes: 0, 2 bad usage or input, 3 an audit's policy failed, 1 our fault."""
+    """Run the command line.
+
+    Exit codes: 0, 2 bad usage or input, 3 an audit's policy failed, 1 our fault, 130 interrupted, 143 terminated.
+    """
     try:
-        app()
+        with _ended_by_sigterm():
+            app()
     except ProbeError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("Interrupted. What was finished is kept: the same command goes on from there.", file=sys.stderr)
+        print(f"Interrupted. {_KEPT}", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # Python would complain once more when it flushes stdout at exit.
@@ -99,8 +107,24 @@ def main() -> None:
         if {"--verbose", "-v"} & set(sys.argv):
             raise
         print(
-            f"This is a fault of medvlm-probe ({type(error).__name__}: {error}).\n"
+            f"This is a fault of medvlm-probe ({type(error).__name__}: {visible(str(error))}).\n"
             "Run again with --verbose for the traceback, and report it without patients' data.",
             file=sys.stderr,
         )
         sys.exit(1)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the command as an exception does, so that files written aside are removed."""
+
+    def end(*_: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the way out is not left a second time
+        print(f"Terminated. {_KEPT}", file=sys.stderr)
+        sys.exit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

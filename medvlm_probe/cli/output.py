@@ -18,6 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from medvlm_probe.errors import visible
+
 if TYPE_CHECKING:
     from medvlm_probe.types import Estimate
 
@@ -36,27 +38,31 @@ class Output:
     def say(self, text: str) -> None:
         """Print a line for people, unless the command is quiet."""
         if not self.quiet:
-            self.words.print(escape(text), highlight=False, soft_wrap=True)
+            self.words.print(escape(visible(text)), highlight=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """Print a line that matters, also when the command is quiet."""
-        self.words.print(f"[yellow]Note:[/yellow] {escape(text)}", highlight=False, soft_wrap=True)
+        self.words.print(f"[yellow]Note:[/yellow] {escape(visible(text))}", highlight=False, soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str = "") -> None:
         """Print a small table: the first column is left-aligned, the others are numbers."""
-        table = Table(title=Text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(
+            title=Text(visible(title)), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
+        )
         for position, column in enumerate(columns):
             first = position == 0
-            table.add_column(Text(column), justify="left" if first else "right", no_wrap=not first, min_width=4)
+            table.add_column(
+                Text(visible(column)), justify="left" if first else "right", no_wrap=not first, min_width=4
+            )
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(visible(cell)) for cell in row))
         self.results.print(table)
         if caption:
-            self.results.print(Text(caption, style="dim"), soft_wrap=True)
+            self.results.print(Text(visible(caption), style="dim"), soft_wrap=True)
 
     def line(self, text: str) -> None:
         """Print a line that belongs to the result."""
-        self.results.print(Text(text), soft_wrap=True)
+        self.results.print(Text(visible(text)), soft_wrap=True)
 
     def wrote(self, paths: Sequence[Path]) -> None:
         """Print the paths of what the command wrote."""

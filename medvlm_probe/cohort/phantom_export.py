@@ -83,9 +83,9 @@ def export_phantoms(
             )
         boxes += [(image, label, *box, "phantom") for label, found in phantom.boxes.items() for box in found]
         paths.append(path)
-    write_csv(folder / BOXES_FILE, pd.DataFrame(boxes, columns=list(BOX_COLUMNS)))
+    write_csv(folder / BOXES_FILE, pd.DataFrame(boxes, columns=list(BOX_COLUMNS)), exact=True)
     write_bytes_atomically(folder / CARD_FILE, _card(cases, format, size).encode())
-    write_csv(folder / MANIFEST_FILE, table)
+    write_csv(folder / MANIFEST_FILE, table, exact=True)
     return paths
 
 

@@ -232,7 +232,7 @@ def _write(
         raise StoreError(f"{existing} exists. Name another folder, or give --overwrite.")
     paths = []
     for path, table in beside:
-        write_csv(path, table)
+        write_csv(path, table, exact=True)
         paths.append(path)
     card = folder / CARD_FILE
     if card.exists() and not (plan.overwrite and WRITTEN_BY in card.read_text(encoding="utf-8", errors="replace")):
@@ -256,7 +256,7 @@ def _write_table(path: Path, joined: Joined) -> None:
     for label in joined.labels:
         table[label] = table[label].astype("Int8")
     if path.suffix.lower() == ".csv":
-        write_csv(path, table)
+        write_csv(path, table, exact=True)
         return
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False)

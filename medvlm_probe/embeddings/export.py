@@ -48,11 +48,11 @@ def export_embeddings(embedded: Embedded, cohort: Cohort, path: Path, format: Ex
         return [path]
     if format == "csv":
         columns = [f"e{i}" for i in range(embedded.vectors.shape[1])]
-        runs.write_csv(path, pd.concat([rows, pd.DataFrame(embedded.vectors, columns=columns)], axis=1))
+        runs.write_csv(path, pd.concat([rows, pd.DataFrame(embedded.vectors, columns=columns)], axis=1), exact=True)
         return [path]
     table = path.with_suffix(".csv")
     runs.write_atomically(path, lambda file: np.save(file, embedded.vectors, allow_pickle=False))
-    runs.write_csv(table, rows)
+    runs.write_csv(table, rows, exact=True)
     return [path, table]
 
 
