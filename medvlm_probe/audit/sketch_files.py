@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from medvlm_probe.errors import InputError, ProbeError, StoreError
-from medvlm_probe.runs import write_bytes_atomically
+from medvlm_probe.runs import parse_json, write_bytes_atomically
 from medvlm_probe.shift.sketch import ARRAYS, Sketch
-from medvlm_probe.shift.sketch_plan import COARSE, N_BINS, OUTLIER_EDGES, SketchPlan, fold_counts
+from medvlm_probe.shift.sketch_plan import N_BINS, OUTLIER_EDGES, SketchPlan, fold_counts
 
-FORMAT = 1
+FORMAT = 2
+"""2: probabilities in fine bins, so that scores can be held against a reference that is a sketch."""
+
 _HEADER = "sketch"
 _LARGEST = 2**30
 
@@ -73,10 +75,10 @@ def read_sketch(path: Path) -> Sketch:
 
 def _header(data: bytes) -> dict[str, Any]:
     length = int.from_bytes(data[:8], "little")
-    header: dict[str, Any] = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_HEADER])
+    header: dict[str, Any] = parse_json(parse_json(data[8 : 8 + length])["__metadata__"][_HEADER])
     if header["format"] != FORMAT:
         raise InputError(
-            f"its format is {header['format']}, this version reads {FORMAT}. Use the version that wrote it."
+            f"its format is {header['format']}, this version reads {FORMAT}. Make it again with this version."
         )
     return header
 
@@ -87,7 +89,7 @@ def _sketch(header: dict[str, Any], arrays: dict[str, Any]) -> Sketch:
     if kind not in ("working", "export"):
         raise InputError(f"its kind is '{kind}': expected working or export.")
     n_folds = len(arrays["fold_patients"])
-    shapes = _shapes(plan, kind, n_folds)
+    shapes = _shapes(plan, n_folds)
     found: dict[str, Any] = {}
     for name in ARRAYS:
         array = arrays[name] if name in arrays else np.zeros(shapes[name])
@@ -111,12 +113,10 @@ def _sketch(header: dict[str, Any], arrays: dict[str, Any]) -> Sketch:
 _COMPLETE = ("fold_patients", "fold_features", "fold_lengths", "embedding", "products")
 
 
-def _shapes(plan: SketchPlan, kind: str, n_folds: int) -> dict[str, tuple[int, ...]]:
+def _shapes(plan: SketchPlan, n_folds: int) -> dict[str, tuple[int, ...]]:
     if n_folds not in fold_counts(plan.n_folds):
         raise InputError(f"it has {n_folds} folds where its plan has {plan.n_folds}.")
     d, labels, scores = plan.features.n_dimensions, len(plan.labels), len(plan.outlier_scores)
-    fine = len(OUTLIER_EDGES) + 1
-    coarse = -(-fine // COARSE)
     return {
         "fold_patients": (n_folds,),
         "fold_features": (n_folds, plan.features.n_features),
@@ -125,11 +125,9 @@ def _shapes(plan: SketchPlan, kind: str, n_folds: int) -> dict[str, tuple[int, .
         "products": (d * (d + 1) // 2,),
         "label_weights": (labels, 3, N_BINS),
         "label_confidence": (labels, 3, N_BINS),
-        "label_patients": (labels, 3, N_BINS),
         "calls": (labels, 3, 2),
         "call_patients": (labels, 3, 2),
         "residuals": (labels, 5),
-        "outlier_weights": (scores, fine if kind == "working" else coarse),
-        "outlier_patients": (scores, coarse),
+        "outlier_weights": (scores, len(OUTLIER_EDGES) + 1),
         "images": (1,),
     }

@@ -148,7 +148,7 @@ def tell(output: Output, sketch: Sketch, path: Path, *, as_json: bool) -> None:
             ("Random features", f"{features.n_features:,}, seed {features.seed}, bandwidth {features.bandwidth:g}"),
             ("Labels", f"{len(plan.labels)}" if plan.labels else "none"),
             ("Folds of patients", f"{facts['folds']}"),
-            ("Suppressed numbers", f"{sum(hidden.values()):,}"),
+            ("Numbers not told, or told with others", f"{sum(hidden.values()):,}"),
             ("Size", f"{path.stat().st_size / 1e6:.2f} MB"),
         ],
     )

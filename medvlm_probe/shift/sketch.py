@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from medvlm_probe.errors import InputError
 from medvlm_probe.metrics.embedding_inputs import checked_embeddings
 from medvlm_probe.metrics.pairwise import refuse_zero_vectors, row_norms
-from medvlm_probe.shift.sketch_plan import COARSE, N_BINS, OUTLIER_EDGES, TENTHS, SketchPlan, fold_counts, folds_of
+from medvlm_probe.shift.sketch_plan import N_BINS, OUTLIER_EDGES, SketchPlan, fold_counts, folds_of, walls_of
 from medvlm_probe.types import FloatArray, IntArray
 
 FEWEST_IN_FOLD = 3
@@ -32,7 +32,7 @@ Kind = Literal["working", "export"]
 
 @dataclass(frozen=True, eq=False)
 class Sketch:
-    """Sums over patients, float64; in an export what was suppressed is NaN.
+    """Sums over patients, float64; in an export what was suppressed is NaN, and so are bins told within a later one.
 
     L labels, V = 3 values of a label (positive, negative, unknown), O outlier scores, K folds (`fold_counts`), F
     features, d dimensions. Weights are patients, those with several images being shared out.
@@ -46,15 +46,14 @@ class Sketch:
         fold_lengths: sums of their squared lengths, (K,).
         embedding: sum of patients' mean unit vectors, (d,).
         products: of their mean outer products, the lower triangle, (d (d + 1) / 2,).
-        label_weights: by label, value and bin of probability, (L, V, 11): tenths, that of the threshold split by it.
-        label_confidence: sums of weighted probabilities in those bins, (L, V, 11).
-        label_patients: different patients in them, (L, V, 11).
+        label_weights: by label, value and bin of probability (`walls_of`), (L, V, N_BINS). In an export the bins up to
+            a number that is told, from the last such bin on, are told together: see `sketch_cells`.
+        label_confidence: sums of weighted probabilities in those bins, (L, V, N_BINS).
         calls: weights below and from the threshold on, (L, V, 2).
         call_patients: different patients there, (L, V, 2).
         residuals: sums over patients with a known value, of `RESIDUAL_SUMS`: the patient's mean of probability less
             label, its square, mean Brier score, its square, (L, 5).
-        outlier_weights: by score and bin, (O, bins).
-        outlier_patients: different patients in every `COARSE` bins, (O, bins / COARSE).
+        outlier_weights: by score and bin, (O, bins); in an export as `label_weights`.
         images: how many; NaN in an export with noise.
         noise: standard deviation of the noise in each array, by its name; none where absent.
         privacy: what an export promises: `epsilon`, `delta`; empty without noise.
@@ -70,12 +69,10 @@ class Sketch:
     products: Array
     label_weights: Array
     label_confidence: Array
-    label_patients: Array
     calls: Array
     call_patients: Array
     residuals: Array
     outlier_weights: Array
-    outlier_patients: Array
     images: Array
     noise: Mapping[str, float] = field(default_factory=dict)
     privacy: Mapping[str, float] = field(default_factory=dict)
@@ -255,21 +252,19 @@ def _label_sums(
     for column, truth, threshold in zip(p.T, y.T, plan.thresholds, strict=True):
         value = np.where(np.isnan(truth), UNKNOWN, np.where(truth == 1, POSITIVE, NEGATIVE))
         called = column >= threshold
-        # One more bin from the threshold on: no bin lies on both sides of it.
-        bins = value * N_BINS + np.searchsorted(TENTHS, column, side="right") + called
+        bins = value * N_BINS + np.searchsorted(walls_of(threshold), column, side="right")
         calls = value * 2 + called
         found["label_weights"].append(images.in_cells(bins, 3 * N_BINS).reshape(3, N_BINS))
         confidence = np.bincount(bins, weights=images.weights * column, minlength=3 * N_BINS)
         found["label_confidence"].append(confidence.reshape(3, N_BINS).astype(np.float64))
-        found["label_patients"].append(images.patients_in(bins, 3 * N_BINS).reshape(3, N_BINS))
         found["calls"].append(images.in_cells(calls, 6).reshape(3, 2))
         found["call_patients"].append(images.patients_in(calls, 6).reshape(3, 2))
         found["residuals"].append(_residual_sums(column, truth, images.groups))
-    shapes = dict(zip(LABEL_ARRAYS, (*[(3, N_BINS)] * 3, (3, 2), (3, 2), (5,)), strict=True))
+    shapes = dict(zip(LABEL_ARRAYS, (*[(3, N_BINS)] * 2, (3, 2), (3, 2), (5,)), strict=True))
     return {name: np.array(rows).reshape(len(rows), *shapes[name]) for name, rows in found.items()}
 
 
-LABEL_ARRAYS = ("label_weights", "label_confidence", "label_patients", "calls", "call_patients", "residuals")
+LABEL_ARRAYS = ("label_weights", "label_confidence", "calls", "call_patients", "residuals")
 
 
 def _residual_sums(probabilities: FloatArray, truth: FloatArray, groups: IntArray) -> Array:
@@ -285,17 +280,12 @@ def _residual_sums(probabilities: FloatArray, truth: FloatArray, groups: IntArra
 
 def _outlier_sums(plan: SketchPlan, images: _Images, scores: Mapping[str, ArrayLike]) -> dict[str, Array]:
     n_bins = len(OUTLIER_EDGES) + 1
-    weights, patients = [], []
+    weights = []
     for name in plan.outlier_scores:
         values = np.asarray(scores.get(name, ()), dtype=np.float64)
         if values.shape != images.groups.shape or not np.isfinite(values).all():
             raise InputError(
                 f"Outlier scores '{name}' of shape {values.shape}: expected {images.groups.shape}, finite numbers."
             )
-        bins = np.searchsorted(OUTLIER_EDGES, values, side="right")
-        weights.append(images.in_cells(bins, n_bins))
-        patients.append(images.patients_in(bins // COARSE, -(-n_bins // COARSE)))
-    return {
-        "outlier_weights": np.array(weights).reshape(len(weights), n_bins),
-        "outlier_patients": np.array(patients).reshape(len(patients), -(-n_bins // COARSE)),
-    }
+        weights.append(images.in_cells(np.searchsorted(OUTLIER_EDGES, values, side="right"), n_bins))
+    return {"outlier_weights": np.array(weights).reshape(len(weights), n_bins)}

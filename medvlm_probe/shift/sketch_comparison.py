@@ -13,8 +13,16 @@ from scipy import stats
 from medvlm_probe.metrics.label_correction import LabelerErrors, corrected_prevalence
 from medvlm_probe.metrics.proportions import proportion
 from medvlm_probe.shift.sketch import NEGATIVE, POSITIVE, Sketch, refuse_other_plan
+from medvlm_probe.shift.sketch_cells import (
+    Cells,
+    common_cells,
+    label_cells,
+    outlier_cells,
+    outlier_centres,
+    tenths_of,
+)
 from medvlm_probe.shift.sketch_distance import SketchDistance, sketch_distance
-from medvlm_probe.shift.sketch_plan import COARSE, OUTLIER_EDGES, TENTHS, coarse_bins
+from medvlm_probe.shift.sketch_plan import TENTHS
 from medvlm_probe.types import Estimate, finite_or_none
 
 METHOD_BBSE = "black-box shift estimation from counts of patients, Lang-Reiczigel interval"
@@ -66,16 +74,14 @@ class OutliersFromSketches:
 
     Attributes:
         score: its name.
-        auroc: chance that a site's patient scores above the reference's, in [0, 1], from the cells that are shown.
-        reference, site: the 5 %, 50 % and 95 % quantiles, to a tenth of their size.
-        shown: the share of patients in cells that are shown, of both; 1 in working sketches.
+        auroc: chance that a site's patient scores above the reference's, in [0, 1], ties in a cell counting half.
+        reference, site: the 5 %, 50 % and 95 % quantiles: the middles of cells.
     """
 
     score: str
     auroc: float
     reference: tuple[float, ...]
     site: tuple[float, ...]
-    shown: tuple[float, float]
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -84,7 +90,6 @@ class OutliersFromSketches:
             "auroc": finite_or_none(self.auroc),
             "reference": [finite_or_none(q) for q in self.reference],
             "site": [finite_or_none(q) for q in self.site],
-            "shown": list(self.shown),
         }
 
 
@@ -191,16 +196,20 @@ def _bbse(own: Array, called: Array) -> Estimate:
 
 
 def calibration_error(sketch: Sketch, k: int) -> float:
-    """Return the expected calibration error of label k over tenths, in [0, 1]; NaN where cells are missing."""
-    # The bin of the threshold's tenth that lies above it goes back to the one below it.
-    upper = int(np.searchsorted(TENTHS, sketch.plan.thresholds[k], side="right")) + 1
-    weights, confidence = (
-        np.add.reduceat(a, [i for i in range(a.shape[-1]) if i != upper], axis=-1)
-        for a in (sketch.label_weights[k, :2], sketch.label_confidence[k, :2])
-    )
-    total = weights.sum()
-    gaps = np.abs(weights[POSITIVE] - confidence.sum(axis=0))
-    return float(gaps.sum() / total) if total > 0 else math.nan
+    """Return the expected calibration error of label k over tenths, in [0, 1]; NaN where nothing is told.
+
+    In an export what is told of several tenths together counts in that of its mean probability.
+    """
+    gaps, total = np.zeros(len(TENTHS) + 1), 0.0
+    for value in (POSITIVE, NEGATIVE):
+        cells = label_cells(sketch, k, value)
+        if cells is None:
+            return math.nan
+        present = cells.weights if value == POSITIVE else 0.0
+        tenths = tenths_of(cells, sketch.plan.thresholds[k])
+        gaps += np.bincount(tenths, weights=cells.confidence - present, minlength=len(gaps))
+        total += float(cells.weights.sum())
+    return float(np.abs(gaps).sum()) / total if total > 0 else math.nan
 
 
 def _overconfidence(sketch: Sketch, k: int) -> Estimate:
@@ -216,26 +225,25 @@ def _overconfidence(sketch: Sketch, k: int) -> Estimate:
 
 
 def _outliers(reference: Sketch, site: Sketch, k: int) -> OutliersFromSketches:
-    rows = [np.nan_to_num(sketch.outlier_weights[k]) for sketch in (reference, site)]
-    width = min(len(row) for row in rows)
-    own, other = (row if len(row) == width else coarse_bins(row) for row in rows)
-    below = np.cumsum(own) - own
-    pairs = float(own.sum() * other.sum())
+    own, other = outlier_cells(reference, k), outlier_cells(site, k)
+    if own is None or other is None:
+        nothing = (math.nan,) * len(QUANTILES)
+        return OutliersFromSketches(reference.plan.outlier_scores[k], math.nan, nothing, nothing)
+    first, second = (cells.weights for cells in common_cells(own, other))
+    below = np.cumsum(first) - first
+    pairs = float(first.sum() * second.sum())
     return OutliersFromSketches(
         score=reference.plan.outlier_scores[k],
-        auroc=float(other @ (below + own / 2)) / pairs if pairs > 0 else math.nan,
-        reference=tuple(_quantile(rows[0], q) for q in QUANTILES),
-        site=tuple(_quantile(rows[1], q) for q in QUANTILES),
-        shown=(float(rows[0].sum()) / reference.n_patients, float(rows[1].sum()) / site.n_patients),
+        auroc=float(second @ (below + first / 2)) / pairs if pairs > 0 else math.nan,
+        reference=tuple(_quantile(own, q) for q in QUANTILES),
+        site=tuple(_quantile(other, q) for q in QUANTILES),
     )
 
 
-def _quantile(weights: Array, share: float) -> float:
-    """Return the middle of the bin in which a share of the weight is reached; NaN without any."""
-    total = weights.sum()
+def _quantile(cells: Cells, share: float) -> float:
+    """Return the middle of the cell in which a share of the weight is reached; NaN without any."""
+    total = cells.weights.sum()
     if not total > 0:
         return math.nan
-    edges = OUTLIER_EDGES if len(weights) == len(OUTLIER_EDGES) + 1 else OUTLIER_EDGES[COARSE - 1 :: COARSE]
-    position = int(np.searchsorted(np.cumsum(weights), share * total - 1e-9))
-    low, high = edges[max(position - 1, 0)], edges[min(position, len(edges) - 1)]
-    return float((low + high) / 2)
+    position = int(np.searchsorted(np.cumsum(cells.weights), share * total - 1e-9))
+    return float(outlier_centres(cells.ends)[min(position, len(cells.ends) - 1)])

@@ -1,5 +1,7 @@
 """What of a sketch may leave a hospital: no cell under ten patients, float32, and noise where it is asked for.
 
+Bins of probabilities and of outlier scores are told in runs, each as short as ten patients allow (`sketch_cells`).
+
 What one patient adds to each array is bounded by construction, whatever number of images the patient has: images weigh
 1 / (images of the patient), vectors have unit length, features too, probabilities and residuals lie in [-1, 1]. So, for
 a patient added or taken away, the length of the change (L2 sensitivity) is at most
@@ -11,16 +13,18 @@ a patient added or taken away, the length of the change (L2 sensitivity) is at m
     residuals                                    sqrt(5 L): five numbers in [-1, 1] for each label
     outlier_weights                              sqrt(O): weights that add up to 1 for each score
 
-With noise, each of the B arrays that are not empty gets a B-th of the budget: a standard deviation of its sensitivity
-times sqrt(B) times that of the analytic Gaussian mechanism at sensitivity 1. What is derived from the noisy sums, the
-suppression too, costs nothing more. Counts of different patients are not exported then: they serve the suppression of
-exact cells alone. Noise is drawn in floating point, whose last digits are outside the theorem (Mironov 2012); float32
-rounds them away by a factor of 2^29.
+With noise, bins are put together first, into tenths of probability and into every ten of an outlier score, which leaves
+the bounds as they are. Each of the B arrays that are not empty gets a B-th of the budget: a standard deviation of its
+sensitivity times sqrt(B) times that of the analytic Gaussian mechanism at sensitivity 1. What is derived from the noisy
+sums, suppression and runs too, costs nothing more. Counts of different patients are not exported then: they serve the
+suppression of exact cells alone. Noise is drawn in floating point, whose last digits are outside the theorem (Mironov
+2012); float32 rounds them away by a factor of 2^29.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,14 +34,18 @@ from numpy.typing import NDArray
 from medvlm_probe.errors import InputError
 from medvlm_probe.shift.gaussian_mechanism import gaussian_noise
 from medvlm_probe.shift.sketch import ARRAYS, Sketch, with_folds
-from medvlm_probe.shift.sketch_plan import TENTHS, coarse_bins, fold_counts
-from medvlm_probe.types import BoolArray, FloatArray
+from medvlm_probe.shift.sketch_cells import (
+    FEWEST,
+    called_bins,
+    coarse_label_ends,
+    coarse_outlier_ends,
+    run_ends,
+    told_at,
+)
+from medvlm_probe.shift.sketch_plan import fold_counts
+from medvlm_probe.types import BoolArray, FloatArray, IntArray
 
-FEWEST = 10
-"""Patients in a cell below which it is suppressed."""
-
-CELLS = ("label_weights", "calls", "outlier_weights")
-PATIENT_COUNTS = ("label_patients", "call_patients", "outlier_patients")
+BINNED = ("label_weights", "label_confidence", "outlier_weights")
 
 Array = NDArray[np.float64]
 
@@ -60,9 +68,9 @@ def export_sketch(
         raise InputError("This sketch is an export already.")
     if working.n_patients < FEWEST:
         raise InputError(f"{working.n_patients:.0f} patients: fewer than {FEWEST} are not exported.")
-    coarse = _coarse(working)
+    folded = _folded(working)
     if epsilon is None and delta is None:
-        return _rounded(replace(_suppressed(coarse), kind="export"))
+        return _rounded(replace(_suppressed(folded), kind="export"))
     if epsilon is None or delta is None or rng is None:
         raise InputError("Noise needs both epsilon and delta: --epsilon 1 --delta 1e-6.")
     if working.own_plan:
@@ -70,7 +78,7 @@ def export_sketch(
             "The bandwidth or thresholds of this sketch were chosen on its own patients, which noise cannot hide. "
             "Take another sketch's: --like REFERENCE.sketch."
         )
-    return _rounded(_noised(coarse, epsilon, delta, rng))
+    return _rounded(_noised(folded, epsilon, delta, rng))
 
 
 def sensitivities(sketch: Sketch) -> dict[str, float]:
@@ -85,13 +93,12 @@ def sensitivities(sketch: Sketch) -> dict[str, float]:
     return bounds
 
 
-def _coarse(sketch: Sketch) -> Sketch:
-    """Return the sketch with folds put together until each has ten patients, and coarse bins of outlier scores."""
+def _folded(sketch: Sketch) -> Sketch:
+    """Return the sketch with folds put together until each has ten patients."""
     counts = [n for n in fold_counts(sketch.plan.n_folds) if n <= len(sketch.fold_patients)]
-    folded = next(
+    return next(
         each for n in counts if (each := with_folds(sketch, n)).fold_patients.min() >= FEWEST or n == counts[-1]
     )
-    return replace(folded, outlier_weights=coarse_bins(sketch.outlier_weights))
 
 
 def _noised(sketch: Sketch, epsilon: float, delta: float, rng: np.random.Generator) -> Sketch:
@@ -101,17 +108,28 @@ def _noised(sketch: Sketch, epsilon: float, delta: float, rng: np.random.Generat
     arrays: dict[str, Any] = {
         name: value + rng.normal(0, noise[name], value.shape)
         for name, value in sketch.arrays().items()
-        if name in noise
+        if name in noise and name not in BINNED
     }
-    for name in CELLS:
-        if name in arrays:
-            arrays[name] = np.where(arrays[name] < FEWEST, np.nan, arrays[name])
-    if "label_confidence" in arrays:
-        arrays["label_confidence"] = np.where(np.isnan(arrays["label_weights"]), np.nan, arrays["label_confidence"])
-    arrays |= {name: np.full_like(getattr(sketch, name), np.nan) for name in PATIENT_COUNTS}
+    if "calls" in noise:
+        arrays["calls"] = np.where(arrays["calls"] < FEWEST, np.nan, arrays["calls"])
+        sds = noise["label_weights"], noise["label_confidence"]
+        weights, confidence = np.empty_like(sketch.label_weights), np.empty_like(sketch.label_weights)
+        for k, threshold in enumerate(sketch.plan.thresholds):
+            ends = coarse_label_ends(threshold)
+            split = int(np.searchsorted(ends, called_bins(threshold)))
+            for value in range(weights.shape[1]):
+                rows = sketch.label_weights[k, value], sketch.label_confidence[k, value]
+                weights[k, value], confidence[k, value] = _noisy_rows(rows, ends, (0, split), sds, rng)
+        arrays |= {"label_weights": weights, "label_confidence": confidence}
+    if "outlier_weights" in noise:
+        ends, sd = coarse_outlier_ends(), noise["outlier_weights"]
+        arrays["outlier_weights"] = np.array(
+            [_noisy_rows((row,), ends, (0,), (sd,), rng)[0] for row in sketch.outlier_weights]
+        )
     return replace(
         sketch,
         kind="export",
+        call_patients=np.full_like(sketch.call_patients, np.nan),
         images=np.array([np.nan]),
         noise=noise,
         privacy={"epsilon": epsilon, "delta": delta},
@@ -119,35 +137,46 @@ def _noised(sketch: Sketch, epsilon: float, delta: float, rng: np.random.Generat
     )
 
 
+def _noisy_rows(
+    rows: Sequence[FloatArray], ends: IntArray, starts: Sequence[int], sds: Sequence[float], rng: np.random.Generator
+) -> list[Array]:
+    """Return rows of bins, put together up to `ends`, with noise, and then into runs; the first has the patients."""
+    noisy = [told_at(ends, row)[0][ends] + rng.normal(0, sd, len(ends)) for row, sd in zip(rows, sds, strict=True)]
+    runs = _runs(noisy[0], starts)
+    found = [np.full(len(row), np.nan) for row in rows]
+    for told, values in zip(found, noisy, strict=True):
+        told[ends] = told_at(runs, values)[0]
+    return found
+
+
+def _runs(weights: FloatArray, starts: Sequence[int]) -> NDArray[np.int64]:
+    """Return the last cell of each run, none going on across a start."""
+    parts = zip(starts, [*starts[1:], len(weights)], strict=True)
+    return np.concatenate([run_ends(weights[first:last]) + first for first, last in parts])
+
+
 def _suppressed(sketch: Sketch) -> Sketch:
     values = hidden_cells(np.asarray(sketch.call_patients.max(axis=2)), np.asarray(sketch.calls.sum(axis=2)))
     calls = values[..., None] | hidden_cells(sketch.call_patients, sketch.calls)
-    bins = values[..., None] | _hidden_bins(sketch)
     # Residuals give the positives away: known patients and the mean residual, less the mean probability.
     untold = np.asarray(values[:, :2].any(axis=1))
-    outliers = hidden_cells(sketch.outlier_patients, sketch.outlier_weights)
+    weights, confidence = np.full_like(sketch.label_weights, np.nan), np.full_like(sketch.label_confidence, np.nan)
+    for k, value in np.argwhere(~values).tolist():
+        split = called_bins(sketch.plan.thresholds[k])
+        # A side of the threshold that is not told alone is told of together with the other, or has nobody.
+        starts = (0, split) if not calls[k, value].any() else (0,)
+        rows = sketch.label_weights[k, value], sketch.label_confidence[k, value]
+        weights[k, value], confidence[k, value] = told_at(_runs(rows[0], starts), *rows)
+    outliers = [told_at(run_ends(row), row)[0] for row in sketch.outlier_weights]
     return replace(
         sketch,
-        label_weights=_without(sketch.label_weights, bins),
-        label_confidence=_without(sketch.label_confidence, bins),
-        label_patients=_without(sketch.label_patients, bins),
+        label_weights=weights,
+        label_confidence=confidence,
         calls=_without(sketch.calls, calls),
         call_patients=_without(sketch.call_patients, calls),
         residuals=_without(sketch.residuals, untold[:, None]),
-        outlier_weights=_without(sketch.outlier_weights, outliers),
-        outlier_patients=_without(sketch.outlier_patients, outliers),
+        outlier_weights=np.array(outliers).reshape(sketch.outlier_weights.shape),
     )
-
-
-def _hidden_bins(sketch: Sketch) -> BoolArray:
-    """Hide bins on each side of the threshold apart: the calls tell the total of each side."""
-    hidden = np.zeros(sketch.label_weights.shape, dtype=bool)
-    for label, threshold in enumerate(sketch.plan.thresholds):
-        split = int(np.searchsorted(TENTHS, threshold, side="right")) + 1
-        for side in (slice(0, split), slice(split, None)):
-            cells = sketch.label_patients[label, :, side], sketch.label_weights[label, :, side]
-            hidden[label, :, side] = hidden_cells(*cells)
-    return hidden
 
 
 def hidden_cells(patients: FloatArray, weights: FloatArray) -> BoolArray:

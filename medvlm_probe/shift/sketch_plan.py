@@ -9,23 +9,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from medvlm_probe.errors import InputError
 from medvlm_probe.shift.random_features import RandomFeatures
-from medvlm_probe.types import FloatArray
 
 N_FOLDS = 20
 TENTHS = np.arange(1, 10) / 10
-"""Inner edges of the bins of probabilities, closed on the left: those of a reliability diagram."""
+"""Inner edges of the tenths of probability, closed on the left: those of a reliability diagram."""
 
-N_BINS = len(TENTHS) + 2
-"""Bins of probability: the tenths, of which the one that holds the threshold is split there."""
+PROBABILITY_EDGES = np.unique(np.append(special.expit(np.round(0.02 * np.sinh(np.linspace(-8, 8, 321)), 9)), TENTHS))
+"""Inner edges of the bins of probability, closed on the left: in log odds a twentieth of their size wide beyond .02, so
+that scores of any scale are told apart. No bin lies in two tenths."""
+
+N_BINS = len(PROBABILITY_EDGES) + 2
+"""Bins of probability: the one that holds the label's threshold is split there."""
 
 OUTLIER_EDGES = np.round(0.01 * np.sinh(np.linspace(-10, 10, 201)), 9)
 """Inner edges of outlier scores' bins, of any scale: relative width of a tenth beyond .01."""
-
-COARSE = 10
-"""So many fine bins of outlier scores make one of those whose patients are counted."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,9 @@ def folds_of(patients: Sequence[str], n_folds: int) -> NDArray[np.int64]:
     return np.array([int.from_bytes(digest[:8], "big") % n_folds for digest in digests], dtype=np.int64)
 
 
-def coarse_bins(weights: FloatArray) -> NDArray[np.float64]:
-    """Return the sums of every `COARSE` bins of outlier scores, (..., ceil(bins / COARSE))."""
-    n_coarse = -(-weights.shape[-1] // COARSE)
-    padding = [(0, 0)] * (weights.ndim - 1) + [(0, n_coarse * COARSE - weights.shape[-1])]
-    padded = np.pad(np.asarray(weights, dtype=np.float64), padding)
-    return np.asarray(padded.reshape(*weights.shape[:-1], n_coarse, COARSE).sum(axis=-1))
+def walls_of(threshold: float) -> NDArray[np.float64]:
+    """Return the inner edges of a label's bins of probability: `PROBABILITY_EDGES` and its threshold, (N_BINS - 1,).
+
+    A probability's bin is the number of walls that are not above it: no bin lies on both sides of the threshold.
+    """
+    return np.sort(np.append(PROBABILITY_EDGES, threshold))

@@ -65,7 +65,7 @@ def test_what_is_no_sketch_is_refused(tmp_path: Path) -> None:
         "cut off": data[: len(data) // 2],
         "empty": b"",
         "a pickle": b"\x80\x04K\x01.",
-        "another format": data.replace(b'\\"format\\": 1', b'\\"format\\": 7'),
+        "another format": data.replace(b'\\"format\\": 2', b'\\"format\\": 1'),
         "another kind": data.replace(b'\\"kind\\": \\"working\\"', b'\\"kind\\": \\"walking\\"'),
         "other folds": data.replace(b'\\"n_folds\\": 20', b'\\"n_folds\\": 19'),
     }

@@ -15,6 +15,7 @@ from medvlm_probe.shift.gaussian_mechanism import gaussian_noise
 from medvlm_probe.shift.mmd import median_bandwidth, mmd_test
 from medvlm_probe.shift.random_features import RandomFeatures
 from medvlm_probe.shift.sketch import ARRAYS, Sketch, merge_sketches, sketch, with_folds
+from medvlm_probe.shift.sketch_cells import Cells, label_cells, outlier_cells, run_ends, stand_ins, tenths_of
 from medvlm_probe.shift.sketch_comparison import compare_sketches
 from medvlm_probe.shift.sketch_distance import (
     shrunk_covariance,
@@ -24,7 +25,7 @@ from medvlm_probe.shift.sketch_distance import (
     tail_of_weighted_chi_squares,
 )
 from medvlm_probe.shift.sketch_export import export_sketch, hidden_cells, sensitivities
-from medvlm_probe.shift.sketch_plan import OUTLIER_EDGES, SketchPlan, fold_counts, folds_of
+from medvlm_probe.shift.sketch_plan import OUTLIER_EDGES, TENTHS, SketchPlan, fold_counts, folds_of, walls_of
 from medvlm_probe.shift.two_samples import site_permutations, two_samples
 
 D, LABELS = 12, ("edema", "fracture")
@@ -83,18 +84,15 @@ def test_sums_are_those_of_a_loop_over_patients(images: Images) -> None:
         outer = np.mean([np.outer(u, u) for u in units[rows]], axis=0)
         sums["products"] += outer[np.tril_indices(D)]
         for k, threshold in enumerate(PLAN.thresholds):
-            met, called = set(), set()
+            called = set()
             for row in rows:
                 p, y = images.p[row, k], images.y[row, k]
                 value = 2 if np.isnan(y) else 0 if y == 1 else 1
-                cell = value, int(p * 10) + int(p >= threshold)
+                cell = value, int(np.sum(walls_of(threshold) <= p))
                 sums["label_weights"][k][cell] += 1 / len(rows)
                 sums["label_confidence"][k][cell] += p / len(rows)
                 sums["calls"][k, value, int(p >= threshold)] += 1 / len(rows)
-                met.add(cell)
                 called.add((value, int(p >= threshold)))
-            for cell in met:
-                sums["label_patients"][k][cell] += 1
             for cell in called:
                 sums["call_patients"][k][cell] += 1
             known = rows[~np.isnan(images.y[rows, k])]
@@ -105,8 +103,6 @@ def test_sums_are_those_of_a_loop_over_patients(images: Images) -> None:
         bins = [int(np.sum(images.energy[row] >= OUTLIER_EDGES)) for row in rows]
         for position in bins:
             sums["outlier_weights"][0, position] += 1 / len(rows)
-        for position in {b // 10 for b in bins}:
-            sums["outlier_patients"][0, position] += 1
     sums["images"][0] = len(images.p)
     for name in ARRAYS:
         np.testing.assert_allclose(found.arrays()[name], sums[name], rtol=0, atol=1e-9, err_msg=name)
@@ -222,9 +218,6 @@ def test_an_export_hides_small_cells_and_little_else(images: Images, site: Image
     working = images.sketch()
     found = export_sketch(working)
     assert found.fold_patients.min() >= 10
-    shown = ~np.isnan(found.label_weights)
-    assert (working.label_patients[shown] >= 10).all()
-    assert np.isnan(found.label_weights).any()
     before, after = (compare_sketches(a, site.sketch()) for a in (working, found))
     assert after.distance.mmd.value == pytest.approx(before.distance.mmd.value, abs=1e-5)
     assert after.labels[0].bbse.value == pytest.approx(before.labels[0].bbse.value, abs=1e-5)
@@ -232,6 +225,62 @@ def test_an_export_hides_small_cells_and_little_else(images: Images, site: Image
         export_sketch(found)
     with pytest.raises(InputError, match="fewer than 10"):
         export_sketch(images.sketch(slice(0, 9)))
+
+
+def test_bins_are_told_in_runs_of_ten_patients() -> None:
+    few = Images(240, 4)
+    working = few.sketch()
+    found = export_sketch(working)
+    for k, threshold in enumerate(PLAN.thresholds):
+        bins = np.searchsorted(walls_of(threshold), few.p[:, k], side="right")
+        for value in range(3):
+            held = [few.y[:, k] == 1, few.y[:, k] == 0, np.isnan(few.y[:, k])][value]
+            cells, exact = label_cells(found, k, value), label_cells(working, k, value)
+            assert cells is not None
+            assert exact is not None
+            assert len(cells.ends) < len(exact.ends)
+            of_image = np.searchsorted(cells.ends, bins[held])
+            people = [len(set(few.patients[held][of_image == cell])) for cell in range(len(cells.ends))]
+            assert min(people) >= 10
+            np.testing.assert_allclose(cells.weights, exact.joined(cells.ends).weights, rtol=1e-6)
+            np.testing.assert_allclose(cells.confidence, exact.joined(cells.ends).confidence, rtol=1e-6)
+            # What is told below the threshold is what the calls tell.
+            below = cells.weights[cells.ends < np.searchsorted(walls_of(threshold), threshold, side="right")]
+            assert below.sum() == pytest.approx(working.calls[k, value, 0], rel=1e-6)
+    cells = outlier_cells(found, 0)
+    assert cells is not None
+    assert cells.weights.min() >= 10
+    np.testing.assert_array_equal(run_ends(np.array([4, 5, 3, 20, 0, 9, 2, 3])), [2, 3, 7])
+    np.testing.assert_array_equal(run_ends(np.array([4.0, 5.0])), [1])
+
+
+def test_stand_ins_are_the_patients_as_coarse_as_told(images: Images) -> None:
+    rows = np.unique(images.patients, return_index=True)[1]
+    p, y = images.p[rows, 0], images.y[rows, 0]
+    working = images.sketch(rows)
+    found = stand_ins(working, 0, most=10_000)
+    assert found is not None
+    for kind in (0, 1):
+        told = np.sort(found.centres[found.cell[found.present == kind]])
+        np.testing.assert_allclose(told, np.sort(p[y == kind]), atol=0.02)
+        np.testing.assert_allclose(np.sort(found.snapped(p[y == kind])), told, atol=1e-12)
+    assert found.tied_pairs < 0.03
+    fewer = stand_ins(working, 0, most=70)
+    assert fewer is not None
+    assert abs(len(fewer.cell) - 0.1 * len(found.cell)) <= 1
+    assert fewer.present.mean() == pytest.approx(found.present.mean(), abs=0.02)
+    exported = stand_ins(export_sketch(working), 0, most=10_000)
+    assert exported is not None
+    assert exported.present.sum() == found.present.sum()
+    assert len(exported.centres) < len(found.centres)
+    means = [side.centres[side.cell].mean() for side in (found, exported)]
+    assert means[0] == pytest.approx(means[1], abs=1e-4)
+    unknown = replace(working, label_weights=np.full_like(working.label_weights, np.nan))
+    assert stand_ins(unknown, 0, most=10_000) is None
+    two = np.array([np.searchsorted(walls_of(0.4), 0.25), len(walls_of(0.4))])
+    np.testing.assert_array_equal(
+        tenths_of(Cells(two, np.ones(2), np.array([0.1, 0.7])), 0.4), np.searchsorted(TENTHS, [0.1, 0.7], side="right")
+    )
 
 
 def test_what_is_hidden_cannot_be_had_from_the_total() -> None:
@@ -261,7 +310,7 @@ def test_a_patient_changes_no_array_more_than_stated(images: Images) -> None:
         before = images.sketch().arrays()
         for name, bound in bounds.items():
             assert np.linalg.norm(both.arrays()[name] - before[name]) <= bound + 1e-9, name
-    assert set(bounds) | {"label_patients", "call_patients", "outlier_patients", "images"} == set(ARRAYS)
+    assert set(bounds) | {"call_patients", "images"} == set(ARRAYS)
 
 
 @pytest.mark.parametrize(("epsilon", "delta"), [(0.5, 1e-5), (1.0, 1e-6), (8.0, 1e-3)])
@@ -289,7 +338,11 @@ def test_noise_is_declared_and_taken_off(images: Images, site: Images) -> None:
         values.append(sketch_distance(found, other).mmd.value)
     assert found.privacy == {"epsilon": 20, "delta": 1e-5}
     assert set(found.noise) == set(sensitivities(working))
-    assert np.isnan(found.label_patients).all()
+    assert np.isnan(found.call_patients).all()
+    for k in range(len(LABELS)):
+        cells = label_cells(found, k, 0)
+        assert cells is not None
+        assert cells.weights.sum() == pytest.approx(working.calls[k, 0].sum(), abs=8 * found.noise["label_weights"])
     assert np.isnan(found.images).all()
     error = np.std(values) / np.sqrt(len(values))
     assert abs(np.mean(values) - exact.distance.mmd.value) < 4 * error + 1e-3
