@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import ImageFilter
 
 from medvlm_probe.audit.inputs import FEWEST_PEOPLE, AuditInputs, Side, age_bands, sexes_of, views_of
+from medvlm_probe.audit.scanners import maker_of, scanners_of
 from medvlm_probe.cohort.cohort import Cohort
 from medvlm_probe.cohort.dicom_header import read_attributes
 from medvlm_probe.cohort.images import FileImages
@@ -25,7 +26,7 @@ SAMPLED = 200
 """Images of each side that are opened for their facts."""
 
 FILE_FACTS = ("file_format", "bit_depth", "channels", "photometric", "modality", "maker")
-CATEGORIES = ("view", "sex", "age_band", *FILE_FACTS)
+CATEGORIES = ("view", "sex", "age_band", "scanner", *FILE_FACTS)
 NUMBERS = (
     "age",
     "width",
@@ -50,8 +51,6 @@ WORDS: Mapping[str, str] = {
 }
 PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2", "RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422")
 MODALITIES = ("CR", "DX", "RG", "RF", "OT", "SC")
-MAKERS = ("agfa", "canon", "carestream", "fuji", "general electric", "ge ", "hologic", "kodak", "konica", "philips",
-          "samsung", "shimadzu", "siemens", "toshiba")  # fmt: skip
 _DARK, _BRIGHT = 5, 250
 _NOTABLE = 0.2
 
@@ -154,10 +153,16 @@ def examine_facts(inputs: AuditInputs, *, n_permutations: int = 9_999, n_sampled
 
 
 def manifest_facts(cohort: Cohort) -> pd.DataFrame:
-    """Return view, sex, age and age band of each image, as the manifest gives them."""
+    """Return view, sex, age, age band and scanner of each image, as the manifest (or a DICOM header) gives them."""
     age = cohort.table["age"].to_numpy(dtype=np.float64) if "age" in cohort.table else np.full(len(cohort), np.nan)
     return pd.DataFrame(
-        {"view": views_of(cohort), "sex": sexes_of(cohort), "age_band": age_bands(cohort), "age": age},
+        {
+            "view": views_of(cohort),
+            "sex": sexes_of(cohort),
+            "age_band": age_bands(cohort),
+            "age": age,
+            "scanner": scanners_of(cohort),
+        },
         index=range(len(cohort)),
     )
 
@@ -229,11 +234,10 @@ def _tags(path: Path) -> dict[str, str]:
     """Return what a DICOM header says of the machine: allowed values alone, for a tag can hold anything."""
     tags = read_attributes(path, ("PhotometricInterpretation", "Modality", "Manufacturer"))
     given = {name: str(tags.get(name, "")).strip().upper() for name in ("PhotometricInterpretation", "Modality")}
-    maker = str(tags.get("Manufacturer", "")).lower()
     return {
         "photometric": _allowed(given["PhotometricInterpretation"], PHOTOMETRIC),
         "modality": _allowed(given["Modality"], MODALITIES),
-        "maker": next((name for name in MAKERS if name in maker), "other" if maker else ""),
+        "maker": maker_of(str(tags.get("Manufacturer", ""))),
     }
 
 

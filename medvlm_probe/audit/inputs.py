@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from medvlm_probe.audit.scanners import scanners_of, with_scanners
 from medvlm_probe.cohort.cohort import Cohort
 from medvlm_probe.cohort.stratify import stratified_parts
 from medvlm_probe.errors import InputError
@@ -221,6 +222,7 @@ def make_inputs(
     """
     names = tuple(labels)
     (own, own_vectors, own_scores, own_keys), (new, new_vectors, new_scores, new_keys) = reference, site
+    own, new = with_scanners(own, new)
     own_groups, new_groups = joint_groups(own, new)
     shared = np.isin(new_groups, own_groups) | np.isin(np.array(new_keys, dtype=object), list(set(own_keys)))
     if shared.all():
@@ -281,5 +283,5 @@ def sites_of(cohort: Cohort) -> NDArray[np.object_]:
     return cohort.sites().astype(object)
 
 
-SUBGROUPS = {"site": sites_of, "view": views_of, "sex": sexes_of, "age": age_bands}
+SUBGROUPS = {"site": sites_of, "view": views_of, "sex": sexes_of, "age": age_bands, "scanner": scanners_of}
 """What images are grouped by: a column, and how it is read."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +15,7 @@ from medvlm_probe.metrics.crowding import Crowding, crowding
 from medvlm_probe.metrics.distance_histograms import DistanceHistogram, distance_histograms
 from medvlm_probe.metrics.embedding_inputs import Images, images_of
 from medvlm_probe.metrics.energy_test import EnergyTest, energy_permutation_test
+from medvlm_probe.metrics.label_distances import MIN_EFFECTIVE_DIMENSIONS, possible
 from medvlm_probe.metrics.legacy_separability import LegacySeparability, legacy_separability
 from medvlm_probe.metrics.neighbours import Neighbours, NeighbourSearch, label_purity
 from medvlm_probe.metrics.pair_sums import LabelMarks, RowSums, distance_estimates, label_marks, pair_sums
@@ -48,9 +48,6 @@ __all__ = [
 
 TOO_FEW = 10
 """Below so many positives or negatives a label is marked `too_few`."""
-
-MIN_EFFECTIVE_DIMENSIONS = 3.0
-"""In fewer effective dimensions, intervals of contrasts that reach "no difference" are marked unreliable."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +221,8 @@ def _describe(k: int, images: Images, measured: _Measured, flat: bool) -> ClassD
     n_positive, n_negative = int((label == 1).sum()), int((label == 0).sum())
     n_known = n_positive + n_negative
     to_positives, to_known = measured.distance_sums[:, marks.positive[k]], measured.distance_sums[:, marks.known[k]]
-    found = distance_estimates(pair_sums(label, groups, to_positives, to_known), label, groups)
+    pairs = pair_sums(label, groups, to_positives, to_known)
+    found = possible(distance_estimates(pairs, label, groups), measured.points.space, flat=flat)
     centroids = centroid_distances(measured.points, measured.squared, label, groups, marks, k)
     silhouette = Estimate(np.nan, np.nan, np.nan, n_positive, 0, "undefined: zero vectors", reliable=False)
     if measured.cosine is not None:
@@ -233,10 +231,6 @@ def _describe(k: int, images: Images, measured: _Measured, flat: bool) -> ClassD
 
     def checked(estimate: Estimate) -> Estimate:
         return replace(estimate, reliable=estimate.reliable and not degenerate)
-
-    def possible(distance: Estimate) -> Estimate:
-        most = 2.0 if measured.points.space == "l2" else math.inf
-        return replace(distance, high=float(np.minimum(distance.high, most)))
 
     return ClassDistances(
         label=images.names[k],
@@ -247,12 +241,12 @@ def _describe(k: int, images: Images, measured: _Measured, flat: bool) -> ClassD
         n_groups=len(np.unique(groups[~np.isnan(label)])),
         too_few=min(n_positive, n_negative) < TOO_FEW,
         prevalence=n_positive / n_known if n_known else np.nan,
-        intra_positive=possible(found.intra_positive),
-        intra_negative=possible(found.intra_negative),
-        inter=possible(found.inter),
-        ratio=checked(found.ratio),
+        intra_positive=found.intra_positive,
+        intra_negative=found.intra_negative,
+        inter=found.inter,
+        ratio=found.ratio,
         energy_distance=TestResult(found.energy_distance.value, np.nan),
-        energy_distance_estimate=checked(found.energy_distance),
+        energy_distance_estimate=found.energy_distance,
         n_tested=0,
         n_not_tested=len(label),
         centroids=replace(centroids, between=checked(centroids.between)),

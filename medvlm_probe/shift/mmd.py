@@ -70,7 +70,9 @@ def one_image_per_group(groups: IntArray, rng: np.random.Generator) -> NDArray[n
     return np.asarray(starts + rng.integers(sizes), dtype=np.int64)
 
 
-def mmd_test(samples: TwoSamples, permutations: SitePermutations, rng: np.random.Generator) -> ShiftTest:
+def mmd_test(
+    samples: TwoSamples, permutations: SitePermutations, rng: np.random.Generator, *, bandwidth: float | None = None
+) -> ShiftTest:
     """Test by the unbiased squared MMD with the kernel exp(-|x - y|^2 / (2 s^2)), s the median distance.
 
     The effect is the squared MMD itself, at most 2 and mostly below .1 between sites; 0 on average without a shift.
@@ -80,8 +82,10 @@ def mmd_test(samples: TwoSamples, permutations: SitePermutations, rng: np.random
         samples: both samples.
         permutations: of their groups.
         rng: draws the images behind the median distance, and random features.
+        bandwidth: s; the median distance where None.
     """
-    bandwidth = median_bandwidth(samples.points, samples.groups, rng)
+    if bandwidth is None:
+        bandwidth = median_bandwidth(samples.points, samples.groups, rng)
     if len(samples.of_site) > EXACT_GROUPS:
         return feature_mmd_test(samples, permutations, rng, bandwidth=bandwidth)
     scale = np.float32(-0.5 * (samples.points.unit / bandwidth) ** 2)
