@@ -81,9 +81,9 @@ def score_cohort(
     n = len(vectors)
     if prompts == UNSCORED or (labels is not None and not labels):
         return CohortScores((), np.zeros((n, 0)), np.zeros((n, 0)), {}, "")
-    task = _task(cohort, prompts, labels)
+    task = task_of(cohort, prompts, labels)
     scores = zero_shot_scores(vectors, cohort, model, task)
-    described = f"{task.kind}, {_digest(task.prompts)}"
+    described = words_of_prompts(task)
     if scores.kind == "cosine":
         return CohortScores((), np.zeros((n, 0)), np.zeros((n, 0)), {}, described)
     return CohortScores(
@@ -91,13 +91,19 @@ def score_cohort(
     )
 
 
-def _task(cohort: Cohort, prompts: str, labels: Sequence[str] | None) -> Task:
+def task_of(cohort: Cohort, prompts: str, labels: Sequence[str] | None) -> Task:
+    """Return what is scored: the labels named, whether or not the cohort has them; see `score_cohort`."""
     single = cohort.card.task == "single_label"
     if labels is None and cohort.labels:
         return resolve_task(cohort, prompts, None, None)
     chosen = load_prompts(prompts)
     chosen = chosen.select(tuple(chosen.labels if labels is None else labels))
     return Task(chosen, "softmax" if single else "logit" if chosen.has_negatives else "cosine")
+
+
+def words_of_prompts(task: Task) -> str:
+    """Return what makes probabilities in a few words: equal for equal texts alone, without the name of a file."""
+    return f"{task.kind}, {_digest(task.prompts)}"
 
 
 def _digest(prompts: PromptSet) -> str:

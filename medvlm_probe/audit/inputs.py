@@ -179,7 +179,14 @@ def deploy(chosen_on: Side) -> Deployed | None:
     scores = chosen_on.scores
     if scores is None or not (chosen_on.targets == 1).any():
         return None
-    thresholds = choose_thresholds(scores, chosen_on.targets, rule="youden", source=CHOSEN_ON)
+    return deploy_at(chosen_on, choose_thresholds(scores, chosen_on.targets, rule="youden", source=CHOSEN_ON))
+
+
+def deploy_at(chosen_on: Side, thresholds: Thresholds) -> Deployed | None:
+    """Return thresholds that were chosen, with logistic calibration from the same images; None without scores."""
+    scores = chosen_on.scores
+    if scores is None:
+        return None
     cuts = np.full(len(scores.labels), np.nan)
     if scores.kind == "cosine":
         return Deployed(thresholds, None, cuts)
