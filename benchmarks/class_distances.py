@@ -21,13 +21,16 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.machine import product_rate
+from benchmarks.table import Row
+
 FIGURES = Path(__file__).resolve().parents[1] / "figures" / "benchmarks"
 PREVALENCES = (0.629, 0.135, 0.109, 0.057, 0.043, 0.043, 0.034, 0.033, 0.018, 0.018, 0.015, 0.013, 0.008, 0.005)
 N_NEIGHBORS = 10
 
 
 @dataclass(frozen=True)
-class Row:
+class Contender:
     """One contender: wall-clock and processor seconds, peak memory beyond the inputs, largest relative error of a mean
     distance against float64."""
 
@@ -164,19 +167,9 @@ def _measure(name: str, n: int, d: int) -> dict[str, Any]:
     }
 
 
-def product_rate() -> float:
-    """Return the measured rate of float32 matrix products, operations per second."""
-    a, b = np.random.default_rng(0).normal(size=(2, 512, 512)).astype(np.float32)
-    a @ b.T
-    start = time.perf_counter()
-    for _ in range(100):
-        a @ b.T
-    return 100 * 2 * 512**3 / (time.perf_counter() - start)
-
-
-def run(quick: bool = False) -> list[Row]:
+def run(quick: bool = False) -> list[Contender]:
     """Return a row for each contender, ours first."""
-    n, d = (4_000, 128) if quick else (20_000, 512)
+    n, d = size(quick)
     results = {}
     for name in CONTENDERS:
         command = [sys.executable, "-m", "benchmarks.class_distances", "--contender", name, "--size", str(n), str(d)]
@@ -186,7 +179,7 @@ def run(quick: bool = False) -> list[Row]:
     reference = numbers["float64 reference"]
     np.testing.assert_allclose(numbers["medvlm-probe, all"], numbers["scikit-learn, all"], rtol=1e-4)
     return [
-        Row(
+        Contender(
             name,
             result["seconds"],
             result["cpu_seconds"],
@@ -195,6 +188,29 @@ def run(quick: bool = False) -> list[Row]:
         )
         for name, result in results.items()
     ]
+
+
+def rows(quick: bool) -> list[Row]:
+    """Return the row of all measures against scikit-learn's; ours has intervals besides."""
+    mine, _, theirs, _ = run(quick)
+    n, d = size(quick)
+    return [
+        Row(
+            "class distances, purity, silhouette",
+            f"{n:,} x {d}, {len(PREVALENCES)} labels",
+            mine.seconds,
+            "scikit-learn, without intervals",
+            theirs.seconds,
+            agreement=f"{mine.largest_error:.0e} of float64",
+            floor_seconds=n * n * d / product_rate(),
+            floor="half the distances as products",
+        )
+    ]
+
+
+def size(quick: bool) -> tuple[int, int]:
+    """Return how many embeddings of how many dimensions."""
+    return (4_000, 128) if quick else (20_000, 512)
 
 
 def main() -> None:
@@ -206,16 +222,16 @@ def main() -> None:
     if arguments.contender:
         print(json.dumps(_measure(arguments.contender, *arguments.size)))
         return
-    rows = run(arguments.quick)
-    n, d = (4_000, 128) if arguments.quick else (20_000, 512)
+    contenders = run(arguments.quick)
+    n, d = size(arguments.quick)
     rate = product_rate()
     floor = n * n * d / rate
     print(f"{n:,} x {d}, 14 labels; products at {rate / 1e9:.0f} GFLOP/s; floor of half the distances: {floor:.2f} s")
     print(f"{'':26}{'seconds':>9}{'cpu s':>9}{'peak MiB':>10}{'error':>10}")
-    for row in rows:
+    for row in contenders:
         print(f"{row.name:26}{row.seconds:9.2f}{row.cpu_seconds:9.2f}{row.peak_mib:10.0f}{row.largest_error:10.1e}")
-    mine = rows[0]
-    for theirs in rows[1:3]:
+    mine = contenders[0]
+    for theirs in contenders[1:3]:
         print(
             f"against {theirs.name}: {theirs.seconds / mine.seconds:.1f} times faster "
             f"({theirs.cpu_seconds / mine.cpu_seconds:.1f} in processor time), "
@@ -227,7 +243,7 @@ def main() -> None:
         "d": d,
         "products_per_second": rate,
         "floor_seconds": floor,
-        "rows": [asdict(row) for row in rows],
+        "rows": [asdict(row) for row in contenders],
     }
     name = "class_distances_quick.json" if arguments.quick else "class_distances.json"
     (FIGURES / name).write_text(json.dumps(report, indent=2) + "\n")

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shutil
 import statistics
 import sys
@@ -30,6 +29,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.machine import processor
+from benchmarks.table import Row
 from medvlm_probe.cohort.catalog import load_cohort
 from medvlm_probe.cohort.cohort import Cohort
 from medvlm_probe.embeddings.extract import Embedded, embed
@@ -193,20 +194,54 @@ def compare_large(model: OpenClipModel, folder: Path, n: int, repeats: int) -> d
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Throughput of embed against a plain loop and against its floor.")
-    parser.add_argument("--quick", action="store_true", help="few images, one repeat: to see that it runs")
-    quick = parser.parse_args().quick
-    machine = {"processor": _processor(), "cores": available_cores(), "torch": torch.__version__}
+def measure(quick: bool) -> dict[str, Any]:
+    """Return both parts and what they ran on."""
+    machine = {"processor": processor(), "cores": available_cores(), "torch": torch.__version__}
     machine |= {"threads": torch.get_num_threads(), "model": MODEL, "batch_size": BATCH_SIZE}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model, transform = build()
         small = compare_small(model, transform, folder, 32 if quick else 320, 1 if quick else 3)
         large = compare_large(model, folder, 8 if quick else 32, 1 if quick else 3)
+    return {"machine": machine, "png_512": small, "png_5_megapixels": large}
+
+
+def rows(quick: bool) -> list[Row]:
+    """Return the row of part (a), with the check against float32 as part of ours; and of part (b), without it."""
+    found = measure(quick)
+    small, large = found["png_512"], found["png_5_megapixels"]
+    plain, ours, forward = small["median_seconds"].values()
+    return [
+        Row(
+            "embed end to end",
+            f"{MODEL}, {small['n_images']} PNGs of 512 pixels",
+            ours,
+            "open_clip and a DataLoader",
+            plain,
+            agreement=f"cosine at least {small['min_cosine_to_plain_loop']:.5f}",
+            floor_seconds=forward,
+            floor=f"forward pass in {small['precision']}",
+            bar=2,
+        ),
+        Row(
+            "embed end to end, check apart",
+            f"{MODEL}, {large['n_images']} PNGs of 5 megapixels",
+            statistics.median(row["embed_seconds"] for row in large["repeats"]),
+            floor_seconds=statistics.median(row["floor_seconds"] for row in large["repeats"]),
+            floor="decoding and forward pass over all cores",
+        ),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Throughput of embed against a plain loop and against its floor.")
+    parser.add_argument("--quick", action="store_true", help="few images, one repeat: to see that it runs")
+    quick = parser.parse_args().quick
+    found = measure(quick)
+    small, large = found["png_512"], found["png_5_megapixels"]
     FIGURES.mkdir(parents=True, exist_ok=True)
     path = FIGURES / ("embed_throughput_quick.json" if quick else "embed_throughput.json")
-    path.write_text(json.dumps({"machine": machine, "png_512": small, "png_5_megapixels": large}, indent=2) + "\n")
+    path.write_text(json.dumps(found, indent=2) + "\n")
     for name, value in small["images_per_second"].items():
         print(f"{name:40} {value:7.2f} images/s")
     print(f"embed / plain loop                       {small['times_faster_than_plain_loop']:7.2f} x, check included")
@@ -215,12 +250,6 @@ def main() -> None:
     print(f"smallest cosine to the plain loop        {small['min_cosine_to_plain_loop']:.6f}")
     print(f"5 megapixels: times the floor            {large['times_the_floor']:7.2f} x")
     print(f"Wrote {path}")
-
-
-def _processor() -> str:
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
+from benchmarks.machine import product_rate
+from benchmarks.table import Row
 from medvlm_probe.shift.group_kernel import group_kernel, null_discrepancies
 from medvlm_probe.shift.mmd import median_bandwidth
 from medvlm_probe.shift.shift_tests import TESTS
@@ -38,21 +39,13 @@ def by_indexing(kernel: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return np.array(found)
 
 
-def product_rate() -> float:
-    """Return the measured rate of float32 matrix products, operations per second of processor time."""
-    a, b = np.random.default_rng(0).normal(size=(2, 1024, 1024)).astype(np.float32)
-    a @ b.T
-    start = time.process_time()
-    for _ in range(20):
-        a @ b.T
-    return 20 * 2 * 1024**3 / (time.process_time() - start)
+def measure(quick: bool) -> dict[str, Any]:
+    """Return the seconds of each part and of each test, on one thread."""
+    with threadpool_limits(1):
+        return _measure(*((1_000, 128, 20) if quick else (5_000, 512, 3)))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="1,000 x 128 instead of 5,000 x 512")
-    quick = parser.parse_args().quick
-    n, d, n_loops = (1_000, 128, 20) if quick else (5_000, 512, 3)
+def _measure(n: int, d: int, n_loops: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     samples = two_samples(
         rng.normal(size=(n, d)).astype(np.float32) + 1, rng.normal(size=(n, d)).astype(np.float32) + 1.2
@@ -60,7 +53,6 @@ def main() -> None:
     start = time.process_time()
     permutations = site_permutations(samples.of_site, N_PERMUTATIONS, rng)
     seconds = {"permutations": time.process_time() - start}
-
     scale = np.float32(-0.5 * (samples.points.unit / median_bandwidth(samples.points, samples.groups, rng)) ** 2)
 
     def gaussian(values: np.ndarray) -> None:
@@ -81,33 +73,62 @@ def main() -> None:
     seconds["null, indexing (extrapolated)"] = (time.process_time() - start) / n_loops * N_PERMUTATIONS
     difference = float(np.abs(ours[:n_loops] - theirs).max())
     assert difference < 1e-6, difference
-    times_faster = seconds["null, indexing (extrapolated)"] / seconds["null, matrix products"]
     del kernel
-
     for name, test in TESTS.items():
         start = time.process_time()
         test(samples, permutations, np.random.default_rng(1))
         seconds[f"test {name}"] = time.process_time() - start
-
-    rate = product_rate()
-    floor = 2 * (2 * n) ** 2 * N_PERMUTATIONS / rate
-    print(f"{n:,} against {n:,} x {d}, {N_PERMUTATIONS} permutations; products at {rate / 1e9:.0f} GFLOP/s")
-    print(f"floor of the null's products: {floor:.2f} s")
-    for name, taken in seconds.items():
-        print(f"{name:32}{taken:9.2f} s")
-    print(f"matrix products against indexing: {times_faster:.0f} times; largest difference {difference:.1e}")
-    FIGURES.mkdir(parents=True, exist_ok=True)
-    report = {
+    rate = product_rate(clock=time.process_time)
+    return {
         "n": n,
         "d": d,
         "n_permutations": N_PERMUTATIONS,
         "products_per_second": rate,
-        "floor_seconds": floor,
+        "floor_seconds": 2 * (2 * n) ** 2 * N_PERMUTATIONS / rate,
         "seconds": seconds,
-        "times_faster": times_faster,
+        "times_faster": seconds["null, indexing (extrapolated)"] / seconds["null, matrix products"],
         "largest_difference": difference,
     }
-    (FIGURES / ("mmd_quick.json" if quick else "mmd.json")).write_text(json.dumps(report, indent=2) + "\n")
+
+
+def rows(quick: bool) -> list[Row]:
+    """Return the row of the permutations alone: both sides have the same kernel."""
+    found = measure(quick)
+    return [
+        Row(
+            "MMD permutation test",
+            f"{found['n']:,} against {found['n']:,}, {N_PERMUTATIONS} permutations",
+            found["seconds"]["null, matrix products"],
+            "indexing the kernel anew",
+            found["seconds"]["null, indexing (extrapolated)"],
+            extrapolated=True,
+            agreement=f"{found['largest_difference']:.0e} of a null value",
+            floor_seconds=found["floor_seconds"],
+            floor="matrix products",
+            bar=100,
+        )
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="1,000 x 128 instead of 5,000 x 512")
+    quick = parser.parse_args().quick
+    found = measure(quick)
+    n = found["n"]
+    print(
+        f"{n:,} against {n:,} x {found['d']}, {N_PERMUTATIONS} permutations; "
+        f"products at {found['products_per_second'] / 1e9:.0f} GFLOP/s"
+    )
+    print(f"floor of the null's products: {found['floor_seconds']:.2f} s")
+    for name, taken in found["seconds"].items():
+        print(f"{name:32}{taken:9.2f} s")
+    print(
+        f"matrix products against indexing: {found['times_faster']:.0f} times; "
+        f"largest difference {found['largest_difference']:.1e}"
+    )
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    (FIGURES / ("mmd_quick.json" if quick else "mmd.json")).write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,11 +13,14 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.table import Row
 from medvlm_probe.cohort.catalog import load_cohort
 from medvlm_probe.cohort.cohort import Cohort
 from medvlm_probe.cohort.near_copies import find_near_copies
@@ -29,7 +32,7 @@ SIZES = (10_000, 50_000, 100_000)
 RESULT = Path(__file__).resolve().parents[1] / "figures" / "benchmarks" / "near_copies.json"
 
 
-def reading(cohort: Cohort) -> tuple[dict[str, object], NDArray[np.uint8]]:
+def reading(cohort: Cohort) -> tuple[dict[str, Any], NDArray[np.uint8]]:
     """Return the seconds of decoding, of thumbnails and of the search, and the thumbnails."""
     spent, pixels = np.zeros(2), []
     for row in range(len(cohort)):
@@ -68,35 +71,55 @@ def all_pairs(words: NDArray[np.uint32]) -> int:
     return found
 
 
-def searching(pixels: NDArray[np.uint8]) -> list[dict[str, object]]:
+def searching(pixels: NDArray[np.uint8], sizes: Sequence[int] = SIZES) -> list[dict[str, Any]]:
     """Return the seconds of the search in sets of hashes, with those of all pairs for the smallest."""
     rng, rows = np.random.default_rng(0), []
-    for n in SIZES:
+    for n in sizes:
         words = hashes(blends(pixels, n, rng))
         start = time.perf_counter()
         pairs = near_pairs(words, words, symmetric=True)
-        row: dict[str, object] = {"n": n, "n_near": len(pairs), "seconds": round(time.perf_counter() - start, 2)}
-        if n == SIZES[0]:
+        row: dict[str, Any] = {"n": n, "n_near": len(pairs), "seconds": round(time.perf_counter() - start, 4)}
+        if n == sizes[0]:
             start = time.perf_counter()
             expected = all_pairs(words)
             near = distances(words[pairs[:, 0]], words[pairs[:, 1]]) <= GUARANTEED_DISTANCE
             row |= {
-                "all_pairs_seconds": round(time.perf_counter() - start, 2),
+                "all_pairs_seconds": round(time.perf_counter() - start, 4),
                 "same_pairs": int(near.sum()) == expected,
             }
         rows.append(row)
     return rows
 
 
-def main(specs: list[str]) -> None:
+def measure(spec: str | None, sizes: Sequence[int] = SIZES) -> dict[str, Any]:
+    """Return both parts; without a cohort, of phantoms as files."""
     with tempfile.TemporaryDirectory() as folder:
-        if not specs:
+        if spec is None:
             drawn = load_cohort("phantom:n=40,size=512").source
             assert isinstance(drawn, PhantomImages)
-            export_phantoms(drawn.cases, Path(folder) / "files", size=512)
-            specs = [f"{folder}/files"]
-        row, pixels = reading(load_cohort(specs[0]))
-    found = {"reading": row, "searching": searching(pixels)}
+            spec = f"{folder}/files"
+            export_phantoms(drawn.cases, Path(spec), size=512)
+        row, pixels = reading(load_cohort(spec))
+    return {"reading": row, "searching": searching(pixels, sizes)}
+
+
+def rows(quick: bool) -> list[Row]:
+    """Return the row of the search among as many hashes as all pairs are compared of."""
+    found = measure(None, (2_000,) if quick else SIZES[:1])["searching"][0]
+    return [
+        Row(
+            "near copies",
+            f"{found['n']:,} hashes",
+            found["seconds"],
+            "comparing all pairs",
+            found["all_pairs_seconds"],
+            agreement="the same pairs" if found["same_pairs"] else "other pairs",
+        )
+    ]
+
+
+def main(specs: list[str]) -> None:
+    found = measure(specs[0] if specs else None)
     print(json.dumps(found, indent=2))
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(found, indent=2) + "\n")

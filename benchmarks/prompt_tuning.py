@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -34,7 +33,9 @@ import torch
 
 from benchmarks.biomedclip_bundle import write_bundle
 from benchmarks.embed_throughput import write_radiographs
+from benchmarks.machine import processor
 from benchmarks.released_prompt_loop import TEST_BATCH, ReleasedLoop
+from benchmarks.table import Row
 from medvlm_probe.cohort.catalog import load_cohort
 from medvlm_probe.cohort.cohort import Cohort
 from medvlm_probe.embeddings.extract import embed
@@ -98,7 +99,7 @@ class Bench:
 
 
 @dataclass(frozen=True)
-class Row:
+class LossRow:
     """A loss of the sweep: the released loop's seconds are extrapolated from its median step."""
 
     loss: str
@@ -238,7 +239,7 @@ def one_run(bench: Bench, batches: Sequence[Any]) -> tuple[dict[str, Any], Embed
     }, float32
 
 
-def sweep(bench: Bench, batches: Sequence[Any], float32: EmbeddedViews) -> tuple[dict[str, Any], list[Row]]:
+def sweep(bench: Bench, batches: Sequence[Any], float32: EmbeddedViews) -> tuple[dict[str, Any], list[LossRow]]:
     """Return part (b) and its rows."""
     sizes, fast = bench.sizes, fast_precision(torch.device("cpu"))
     evaluation = timed("released test batch", lambda: released_test_batch(bench))[0] * sizes.test_batches
@@ -263,7 +264,7 @@ def sweep(bench: Bench, batches: Sequence[Any], float32: EmbeddedViews) -> tuple
 
 def one_loss(
     bench: Bench, loss: str, batches: Sequence[Any], images: EmbeddedViews, float32: EmbeddedViews, units: np.ndarray
-) -> Row:
+) -> LossRow:
     """Return a row: the released loop's first steps, then our trainings and their evaluation; losses are compared."""
     sizes = bench.sizes
     schedule, short = replace(Schedule(), epochs=sizes.epochs), replace(Schedule(), epochs=sizes.timed_steps)
@@ -279,7 +280,54 @@ def one_loss(
         raise SystemExit(f"Losses of {loss} differ by {difference:g} with the same views: {same}, {theirs}.")
     step = statistics.median(seconds)
     training = step * sizes.epochs * sizes.seeds
-    return Row(loss, step, training, our_seconds, training / our_seconds, difference, len(theirs), max(theirs))
+    return LossRow(loss, step, training, our_seconds, training / our_seconds, difference, len(theirs), max(theirs))
+
+
+def measure(sizes: Sizes) -> tuple[dict[str, Any], list[LossRow]]:
+    """Return all facts and the sweep's rows."""
+    load = [os.getloadavg()[0]]
+    with tempfile.TemporaryDirectory() as name:
+        bench = prepare(Path(name), sizes)
+        batches = batches_of(bench.sets[0], bench.sizes.views, bench.sizes.timed_steps)
+        one, float32 = one_run(bench, batches)
+        load.append(os.getloadavg()[0])
+        many, losses = sweep(bench, batches, float32)
+    load.append(os.getloadavg()[0])
+    machine = {"processor": processor(), "cores": available_cores(), "threads": torch.get_num_threads()}
+    machine |= {"torch": torch.__version__, "load_average_before_between_after": load}
+    machine["busy"] = min(load) > available_cores()
+    return {"machine": machine, "sizes": asdict(bench.sizes), "one_run": one, "sweep": many}, losses
+
+
+def rows(quick: bool) -> list[Row]:
+    """Return the rows of one run and of the sweep; the sweep's floor is the embedding of its images."""
+    found, _ = measure(QUICK if quick else Sizes(repeats=1))
+    one, many, sizes = found["one_run"], found["sweep"], found["sizes"]
+    fast, spent = many["precision"], many["our_seconds"]
+    agreement = f"{many['largest_loss_difference']:.0e} of a loss, same views"
+    return [
+        Row(
+            "prompt tuning, one run",
+            f"{SHOTS} shots, {sizes['epochs']} epochs",
+            one["our_seconds"][fast],
+            "CalibPrompt's released loop",
+            one["released_seconds_extrapolated"],
+            extrapolated=True,
+            agreement=agreement,
+        ),
+        Row(
+            "prompt-tuning sweep",
+            f"{many['losses']} losses x {many['seeds']} seeds",
+            spent["total"],
+            "CalibPrompt's released loop",
+            many["released_seconds_extrapolated"],
+            extrapolated=True,
+            agreement=agreement,
+            floor_seconds=spent["views"] + spent["test images"],
+            floor="embedding its images once",
+            bar=30,
+        ),
+    ]
 
 
 def main() -> None:
@@ -287,23 +335,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one loss, few steps and images, nothing written")
     parser.add_argument("--repeats", type=int, default=Sizes.repeats, help="of the one run, whose median is shown")
     given = parser.parse_args()
-    quick = given.quick
-    load = [os.getloadavg()[0]]
-    with tempfile.TemporaryDirectory() as name:
-        bench = prepare(Path(name), QUICK if quick else Sizes(repeats=given.repeats))
-        batches = batches_of(bench.sets[0], bench.sizes.views, bench.sizes.timed_steps)
-        one, float32 = one_run(bench, batches)
-        load.append(os.getloadavg()[0])
-        many, rows = sweep(bench, batches, float32)
-    load.append(os.getloadavg()[0])
-    machine = {"processor": platform.machine(), "cores": available_cores(), "threads": torch.get_num_threads()}
-    machine |= {"torch": torch.__version__, "load_average_before_between_after": load}
-    machine["busy"] = min(load) > available_cores()
-    table = pd.DataFrame([asdict(row) for row in rows])
-    facts = {"machine": machine, "sizes": asdict(bench.sizes), "one_run": one, "sweep": many}
+    facts, losses = measure(QUICK if given.quick else Sizes(repeats=given.repeats))
+    table = pd.DataFrame([asdict(row) for row in losses])
     print(table.round(4).to_string(index=False))
     print(json.dumps(facts, indent=2))
-    if not quick:
+    if not given.quick:
         write_csv(FIGURES / "prompt_tuning.csv", table.round(6))
         (FIGURES / "prompt_tuning.json").write_text(json.dumps(facts, indent=2) + "\n")
 
