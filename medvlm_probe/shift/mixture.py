@@ -19,7 +19,6 @@ from medvlm_probe.metrics.permutation import permutation_p_value
 from medvlm_probe.types import FloatArray, IntArray, TestResult
 
 N_DRAWS = 999
-_DRAWS_AT_ONCE = 256
 
 Array = NDArray[np.float64]
 
@@ -135,16 +134,12 @@ def remaining_test(
     n_features = len(fit.remaining)
     weights = np.full(n_features, 1 / max(n_features, 1)) if feature_weights is None else np.asarray(feature_weights)
     statistic = float(fit.remaining**2 @ weights)
-    null = [
-        (
-            rng.standard_normal((min(_DRAWS_AT_ONCE, n_draws - start), len(fit.remaining_by_group)))
-            @ fit.remaining_by_group
-        )
-        ** 2
-        @ weights
-        for start in range(0, n_draws, _DRAWS_AT_ONCE)
-    ]
-    return TestResult(statistic, permutation_p_value(statistic, np.concatenate(null)))
+    scaled = fit.remaining_by_group * np.sqrt(weights)
+    # Squared lengths of normal vectors with this covariance: chi-squared numbers, weighed by its eigenvalues.
+    products = scaled.T @ scaled if n_features <= len(scaled) else scaled @ scaled.T
+    eigenvalues = np.clip(np.linalg.eigvalsh(products), 0.0, None)
+    null = rng.standard_normal((n_draws, len(eigenvalues))) ** 2 @ eigenvalues
+    return TestResult(statistic, permutation_p_value(statistic, null))
 
 
 def _inverse(matrix: Array) -> tuple[Array, float]:
