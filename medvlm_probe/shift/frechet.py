@@ -149,12 +149,20 @@ class GroupMoments:
 
 def covariance_distances(first: FloatArray, second: FloatArray) -> NDArray[np.float64]:
     """Return tr(A + B - 2 (A B)^(1/2)), at least 0, for symmetric matrices without negative eigenvalues, (b, r, r)."""
-    values, axes = np.linalg.eigh(first)
-    root = axes * np.sqrt(np.maximum(values, 0.0))[:, None, :]
+    root = _roots(first)
     middle = np.linalg.eigvalsh(np.swapaxes(root, 1, 2) @ second @ root)
     cross = np.sqrt(np.maximum(middle, 0.0)).sum(axis=1)
     traces = np.trace(first, axis1=1, axis2=2) + np.trace(second, axis1=1, axis2=2)
     return np.asarray(np.maximum(traces - 2 * cross, 0.0))
+
+
+def _roots(matrices: FloatArray) -> NDArray[np.float64]:
+    """Return R with R R' = A for symmetric matrices without negative eigenvalues, (b, r, r)."""
+    try:
+        return np.asarray(np.linalg.cholesky(matrices))
+    except np.linalg.LinAlgError:  # one of them has an eigenvalue of 0
+        values, axes = np.linalg.eigh(matrices)
+        return np.asarray(axes * np.sqrt(np.maximum(values, 0.0))[:, None, :])
 
 
 def group_moments(samples: TwoSamples, n_directions: int) -> GroupMoments:
