@@ -180,7 +180,8 @@ def estimate_label_free(
     """Return the estimates by method and metric of one label at a site without labels.
 
     Accuracy, recall, precision and specificity lie in [0, 1]; overconfidence is the mean confidence in the calls (p of
-    called images, 1 - p of others) less their accuracy, in [-1, 1], 0 for a calibrated model; `calibration_error` (of
+    called images, 1 - p of others) less their accuracy, in [-1, 1], 0 for a calibrated model (not of
+    `average_confidence`, which assumes it to be 0); `calibration_error` (of
     `label_shift` alone) is the root mean square gap between probability and frequency of the re-weighted reference,
     freed from its bias, in [0, 1].
 
@@ -209,6 +210,9 @@ def estimate_label_free(
         statistic = partial(_evaluate, METHODS[name], reference, site)
         found = leave_folds_out(statistic, own, other, rng=rng, reference_strata=strata)
         estimates = _estimates(found, reference, own, other, name, scarce)
+        if name == "average_confidence":
+            # It takes the probabilities for right, so it can say nothing of how far they are not.
+            del estimates["overconfidence"]
         if name == "label_shift":
             estimates["calibration_error"] = _calibration_error(found, own, other, scarce)
         result[name] = estimates
