@@ -1,106 +1,115 @@
-"""How often the intervals of prevalence and performance without labels hold the truth where label shift holds.
+"""How often the intervals of a finding's prevalence, estimated without labels, hold the truth where label shift holds.
 
-    python analyses/label_shift_coverage.py [--runs 200]
+    python analyses/label_shift_coverage.py [--runs 250]
 
-Writes figures/label_shift_coverage/coverage.csv: one row a layout and quantity. Scores are normal, positives higher by
-`separation`; images of one patient share half of their noise and most of their labels. `coverage` counts the intervals
-that call themselves reliable. Rows of `misfit` count runs whose true mixture was refuted at .05.
+Writes figures/label_shift/coverage.csv: for each AUROC of the classifier, prevalence and size, black-box shift
+estimation and expectation maximisation: the share of intervals that hold the truth, of all (`coverage`) and of those
+that call themselves reliable (`coverage_if_reliable`, `reliable` of all). `refuted` is how often the true mixture was
+refuted at .05. Anew after each layout.
+
+Scores are normal, those with the finding higher and `spread` times as wide; images of one patient share half of their
+noise and most of their labels.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import itertools
 import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from scipy import special, stats
+from scipy import stats
+from simulation_tables import Rows, share_of, write_cells
 
-from medvlm_probe.shift.label_free import estimate_label_free
-from medvlm_probe.shift.label_shift import estimate_label_shift
-from medvlm_probe.types import Estimate
+from medvlm_probe.shift.label_shift import LabelShift, estimate_label_shift
 
-FIGURES = Path(__file__).resolve().parents[1] / "figures" / "label_shift_coverage"
-LAYOUTS = (
-    # reference patients, prevalence, site patients, prevalence, separation, images a patient
-    (400, 0.1, 300, 0.1, 1.5, 1),
-    (400, 0.1, 300, 0.4, 1.5, 1),
-    (400, 0.1, 300, 0.0, 1.5, 1),
-    (400, 0.1, 300, 0.1, 1.5, 2),
-    (400, 0.3, 60, 0.6, 2.0, 1),
-    (750, 0.08, 300, 0.5, 1.0, 1),
-)
+FIGURES = Path(__file__).resolve().parents[1] / "figures" / "label_shift"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Patients and prevalence of both sides, the classifier's AUROC, and what makes it harder."""
+
+    auroc: float
+    site_prevalence: float
+    site_patients: int
+    reference_patients: int = 400
+    reference_prevalence: float = 0.1
+    images_a_patient: int = 1
+    spread: float = 1.0
+
+    @property
+    def separation(self) -> float:
+        """How much higher the finding's mean score is, in the others' standard deviations."""
+        return float(stats.norm.ppf(self.auroc)) * math.sqrt(1 + self.spread**2)
+
+
+LAYOUTS = [
+    *(Layout(*cell) for cell in itertools.product((0.65, 0.75, 0.85, 0.95), (0.0, 0.05, 0.2, 0.6), (60, 300))),
+    # Ten positives at the reference; several images a patient; positives that score more variably than any curve says.
+    *(Layout(auroc, p, 300, reference_patients=100) for auroc in (0.75, 0.95) for p in (0.05, 0.6)),
+    *(Layout(0.85, p, 300, images_a_patient=2) for p in (0.0, 0.2)),
+    *(Layout(0.85, p, 300, spread=1.6) for p in (0.05, 0.6)),
+]
 
 
 def sample(
-    n_patients: int, prevalence: float, separation: float, images: int, rng: np.random.Generator
+    n_patients: int, prevalence: float, layout: Layout, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Labels, scores and groups."""
+    """Return labels, scores and groups."""
+    images = layout.images_a_patient
     groups = np.repeat(np.arange(n_patients), images)
     own = rng.random(len(groups)) < (0.3 if images > 1 else 0)
     shared = (rng.random(n_patients) < prevalence)[groups]
     label = np.where(own, rng.random(len(groups)) < prevalence, shared).astype(float)
     correlation = 0.5 if images > 1 else 0.0
     noise = math.sqrt(correlation) * rng.standard_normal(n_patients)[groups]
-    scores = noise + math.sqrt(1 - correlation) * rng.standard_normal(len(groups)) + separation * label
-    return label, scores, groups
+    noise = noise + math.sqrt(1 - correlation) * rng.standard_normal(len(groups))
+    return label, np.where(label == 1, layout.spread * noise + layout.separation, noise), groups
 
 
-def one_run(
-    layout: tuple[int, float, int, float, float, int], rng: np.random.Generator
-) -> tuple[dict[str, tuple[Estimate, float]], float]:
-    """Estimates beside their truths, and the p-value of the misfit."""
-    n, prevalence, m, elsewhere, separation, images = layout
-    label, scores, groups = sample(n, prevalence, separation, images, rng)
-    _, site, other = sample(m, elsewhere, separation, images, rng)
-    found = estimate_label_shift(label, scores, site, groups, other, rng=rng)
-    cut = separation / 2
+def one_run(layout: Layout, rng: np.random.Generator) -> LabelShift | None:
+    """Return both estimates; None where the reference has no positive at all."""
+    label, scores, groups = sample(layout.reference_patients, layout.reference_prevalence, layout, rng)
+    _, site, other = sample(layout.site_patients, layout.site_prevalence, layout, rng)
+    return estimate_label_shift(label, scores, site, groups, other, rng=rng) if label.any() else None
 
-    def probability(s: np.ndarray) -> np.ndarray:
-        """Probabilities that are too sure, .5 at the cut."""
-        return special.expit(2 * separation * (s - cut))
 
-    free = estimate_label_free(
-        label, probability(scores), probability(site), groups, other, threshold=0.5, rng=rng, methods=("label_shift",)
-    )["label_shift"]
-    recall, specificity = stats.norm.sf(cut - separation), stats.norm.cdf(cut)
-    called = elsewhere * recall + (1 - elsewhere) * (1 - specificity)
-    pairs = {
-        "black-box shift estimation": (found.bbse, elsewhere),
-        "expectation maximisation": (found.em, elsewhere),
-        "accuracy": (free["accuracy"], elsewhere * recall + (1 - elsewhere) * specificity),
-        "recall": (free["recall"], recall),
-        "precision": (free["precision"], elsewhere * recall / called),
-    }
-    return pairs, found.misfit_test.p_value
+def rows_of(layout: Layout, found: list[LabelShift]) -> list[dict[str, Any]]:
+    """Return a row a method."""
+    truth, rows = layout.site_prevalence, []
+    refuted = np.mean([one.misfit_test.p_value <= 0.05 for one in found])
+    for method in ("bbse", "em"):
+        estimates = [getattr(one, method) for one in found]
+        held = np.array([e.low <= truth <= e.high for e in estimates])
+        reliable = np.array([e.reliable for e in estimates])
+        rows.append(
+            asdict(layout)
+            | {"method": method, "runs": len(found), **share_of("coverage", held)}
+            | {"reliable": f"{reliable.mean():.3f}"}
+            | {"coverage_if_reliable": f"{held[reliable].mean():.4f}" if reliable.any() else ""}
+            | {"median_width": f"{np.median([e.high - e.low for e in estimates]):.3f}", "refuted": f"{refuted:.3f}"}
+        )
+    return rows
+
+
+def cells(runs: int) -> Rows:
+    for layout in LAYOUTS:
+        rng = np.random.default_rng(1)
+        found = [one for _ in range(runs) if (one := one_run(layout, rng)) is not None]
+        yield str(layout), rows_of(layout, found)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--runs", type=int, default=250)
     parser.add_argument("--out", type=Path, default=FIGURES)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    columns = ["reference_patients", "reference_prevalence", "site_patients", "site_prevalence", "separation", "images"]
-    with (arguments.out / "coverage.csv").open("w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow([*columns, "quantity", "runs", "reliable", "coverage", "median_width"])
-        for layout in LAYOUTS:
-            rng = np.random.default_rng(1)
-            runs = [one_run(layout, rng) for _ in range(arguments.runs)]
-            for name in runs[0][0]:
-                pairs = [found[name] for found, _ in runs]
-                kept = [(e.low <= t <= e.high, e.high - e.low) for e, t in pairs if e.reliable]
-                held, widths = zip(*kept, strict=True) if kept else ((math.nan,), (math.nan,))
-                reliable = len(kept) / len(pairs)
-                row = [*layout, name, arguments.runs, reliable, f"{np.mean(held):.3f}", f"{np.median(widths):.3f}"]
-                table.writerow(row)
-                print(*row, sep="  ", flush=True)
-            refuted = np.mean([p <= 0.05 for _, p in runs])
-            table.writerow([*layout, "misfit", arguments.runs, "", f"{refuted:.3f}", ""])
-            print(*layout, "misfit refuted", refuted, sep="  ", flush=True)
-            file.flush()
+    write_cells(arguments.out / "coverage.csv", cells(arguments.runs))
 
 
 if __name__ == "__main__":

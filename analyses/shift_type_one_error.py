@@ -1,33 +1,32 @@
-"""Type-I error, power and interval coverage of the two-sample tests, and split halves of real sites.
+"""Type-I error and interval coverage of the two-sample tests, and split halves of real sites.
 
     python analyses/shift_type_one_error.py [PART ...] [--simulations 2000] [--embeddings FILE.parquet ...]
 
-PART is any of type_one_error, power, coverage, facts, split_halves; all by default, split_halves where embeddings are
-given (`medvlm-probe export` writes them). Writes a CSV each to figures/shift_tests/.
+PART is any of type_one_error, phantoms, coverage, facts, split_halves; all by default, split_halves where embeddings
+are given (`medvlm-probe export` writes them). Writes a CSV each to figures/shift_tests/, anew after each block of runs:
+what is stopped early stands there with the runs that it had. The power of the tests: `shift_power.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
-import time
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from simulation_tables import Rows, rejected, write_cells
 
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "tests" / "statistics"))  # the tests run the same simulations
 
-from shift_simulation import Design, effect_coverage, fact_coverage, fact_results, p_values  # noqa: E402
+from shift_simulation import Design, Drawable, FromPools, effect_coverage, fact_coverage, fact_results, p_values  # noqa: E402
 
 from medvlm_probe.metrics.permutation import holm  # noqa: E402
 from medvlm_probe.shift import shift_tests  # noqa: E402
 
-TESTS = ("mmd", "classifier", "energy", "frechet", "directions", "mmd_linear")
+TESTS = (*shift_tests.DEFAULT_TESTS, "mmd_linear", "mmd_features")
 DESIGNS = {
     "45 + 30 patients": Design(),
     "80 + 20 patients, correlation .9": Design(80, 20, correlation=0.9),
@@ -39,133 +38,95 @@ LEFT_ALONE = {
 }
 """No shift of the images, but patients differ in how many they have: what permuting patients does not promise."""
 
-POWER = {
-    "mean": [{"mean": m} for m in (0.25, 0.5, 0.75, 1.0)],
-    "mixture": [{"mixture": m} for m in (0.05, 0.1, 0.2, 0.3)],
-    "spread": [{"spread": s} for s in (1.15, 1.3, 1.5, 2.0)],
-}
+SIZES = ((60, 40),)
+BLOCK = 100
+FACTS = ("cramers_v", "ks")
 
 
-def type_one_error(n: int, files: list[Path]) -> Iterator[dict[str, Any]]:
+def type_one_error(n: int, files: Sequence[Path]) -> Rows:
     for name, design in (DESIGNS | LEFT_ALONE).items():
-        # Random features cost more than all others here, and permute as they do: one design shows that.
-        tests = (*TESTS, "mmd_features") if design == Design() else TESTS
-        runs = n if name in DESIGNS else n // 4
-        found = p_values(design, tests, runs, np.random.default_rng(1), n_permutations=99)
-        family = [tests.index(test) for test in shift_tests.DEFAULT_TESTS]
-        adjusted = np.array([holm(p).min() for p in found[:, family]])
-        for test, column in zip(tests, found.T, strict=True):
-            yield {"design": name, "test": test, "simulations": len(column), **_rejected(column)}
-        yield {
-            "design": name,
-            "test": "any of the five defaults, Holm",
-            "simulations": len(adjusted),
-            **_rejected(adjusted),
-        }
+        yield from _levels({"design": name}, design, n if name in DESIGNS else n // 4, 1)
 
 
-def power(n: int, files: list[Path]) -> Iterator[dict[str, Any]]:
-    for shift, steps in POWER.items():
-        for step in steps:
-            design = replace(Design(), **step)
-            found = p_values(design, TESTS, max(20, n // 25), np.random.default_rng(2), n_permutations=99)
-            for test, column in zip(TESTS, found.T, strict=True):
-                yield {
-                    "reference_patients": design.reference,
-                    "site_patients": design.site,
-                    "shift": shift,
-                    "severity": next(iter(step.values())),
-                    "test": test,
-                    "simulations": len(column),
-                    "rejected": f"{np.mean(column <= 0.05):.3f}",
-                }
+def phantoms(n: int, files: Sequence[Path]) -> Rows:
+    """Two samples of patients of the phantom reference site through phantom-clip, one to three images each."""
+    from phantom_pool import phantom_pool
+
+    found = phantom_pool("reference")
+    pool = found.vectors, found.groups
+    for sizes in SIZES:
+        design = FromPools(pool, pool, *sizes)
+        yield from _levels({"design": f"{sizes[0]} + {sizes[1]} phantom patients, 128 dimensions"}, design, n, 7)
 
 
-def coverage(n: int, files: list[Path]) -> Iterator[dict[str, Any]]:
+def _levels(facts: dict[str, Any], design: Drawable, n: int, seed: int, tests: Sequence[str] = TESTS) -> Rows:
+    """Yield how often each test rejects where nothing moved, after each block of runs."""
+    rng, found = np.random.default_rng(seed), np.empty((0, len(tests)))
+    family = [tests.index(test) for test in shift_tests.DEFAULT_TESTS if test in tests]
+    while len(found) < n:
+        block = p_values(design, tests, min(BLOCK, n - len(found)), rng, n_permutations=99)
+        found = np.concatenate([found, block])
+        columns = dict(zip(tests, found.T, strict=True))
+        if family:
+            columns["any of the five defaults, Holm"] = np.array([holm(p).min() for p in found[:, family]])
+        name = " ".join(map(str, (*facts.values(), len(tests))))
+        yield name, [facts | {"test": test} | rejected(p) for test, p in columns.items()]
+
+
+def coverage(n: int, files: Sequence[Path]) -> Rows:
     for patients in ((15, 15), (45, 30), (200, 100)):
         for mean in (0.0, 0.5, 1.0):
             design = Design(*patients, decay=0.0, mean=mean)
-            for name, found in effect_coverage(design, max(20, n // 10), np.random.default_rng(3)).items():
-                yield {
-                    "reference_patients": patients[0],
-                    "site_patients": patients[1],
-                    "shift": mean,
-                    "effect": name,
-                    "simulations": max(20, n // 10),
-                    "truth": f"{found.truth:.4g}",
-                    "coverage": f"{found.share:.3f}",
-                    "median_width": f"{found.median_width:.4g}",
-                }
+            sides = {"reference_patients": patients[0], "site_patients": patients[1], "shift": mean}
+            runs = max(20, n // 5)
+            rows = [
+                sides | {"effect": name} | covered_row(found, runs)
+                for name, found in effect_coverage(design, runs, np.random.default_rng(3)).items()
+            ]
+            yield f"{patients} {mean}", rows
 
 
-def facts(n: int, files: list[Path]) -> Iterator[dict[str, Any]]:
-    null = fact_results(0.0, n, np.random.default_rng(4))
-    for k, name in enumerate(("cramers_v", "ks")):
-        column = np.array([pair[k].p_value for pair in null])
-        yield {"quantity": name, "shift": 0.0, "simulations": n, "rejected": f"{np.mean(column <= 0.05):.4f}"}
+def facts(n: int, files: Sequence[Path]) -> Rows:
+    rng, found = np.random.default_rng(4), np.empty((0, 2))
+    while len(found) < 4 * n:
+        block = fact_results(0.0, min(1000, 4 * n - len(found)), rng)
+        found = np.concatenate([found, [[test.p_value for test in pair] for pair in block]])
+        yield "null", [{"quantity": q, "shift": 0.0} | rejected(p) for q, p in zip(FACTS, found.T, strict=True)]
     for shift in (0.0, 0.3, 1.0):
-        for name, found in fact_coverage(shift, max(20, n // 4), np.random.default_rng(5)).items():
-            yield {
-                "quantity": name,
-                "shift": shift,
-                "simulations": max(20, n // 4),
-                "truth": f"{found.truth:.4g}",
-                "coverage": f"{found.share:.3f}",
-                "median_width": f"{found.median_width:.4g}",
-            }
+        held = fact_coverage(shift, max(20, n // 2), np.random.default_rng(5))
+        yield f"{shift}", [{"quantity": q, "shift": shift} | covered_row(c, max(20, n // 2)) for q, c in held.items()]
 
 
-def split_halves(n: int, files: list[Path]) -> Iterator[dict[str, Any]]:
+def split_halves(n: int, files: Sequence[Path]) -> Rows:
     """Split one real site's patients in two at random, over and over: none of the tests should see a difference."""
     import pandas as pd
 
     for file in files:
         table = pd.read_parquet(file)
         for site, images in table.groupby("site"):
-            x = np.stack(images["embedding"].to_list())
-            patients, codes = np.unique(images["patient"].astype(str), return_inverse=True)
-            rng = np.random.default_rng(6)
-            found = np.empty((max(20, n // 10), len(TESTS)))
-            for k in range(len(found)):
-                # At most 150 patients a half: the level is what is asked, and many splits must be made.
-                side = np.full(len(patients), -1)
-                drawn = rng.permutation(len(patients))[:300]
-                side[drawn] = np.arange(len(drawn)) % 2
-                first, second = (side[codes] == half for half in (0, 1))
-                report = shift_tests.test_shift(
-                    x[first], x[second], codes[first], codes[second], tests=TESTS, n_permutations=99, rng=rng
-                )
-                found[k] = [test.p_value for test in report.tests]
-            for test, column in zip(TESTS, found.T, strict=True):
-                yield {
-                    "cohort": file.stem,
-                    "site": site,
-                    "patients": len(patients),
-                    "test": test,
-                    "splits": len(column),
-                    **_rejected(column),
-                }
+            groups = np.unique(images["patient"].astype(str), return_inverse=True)[1]
+            pool = np.stack(images["embedding"].to_list()), groups
+            patients = int(groups.max()) + 1
+            # At most 150 patients a half: the level is what is asked, and many splits must be made.
+            half = min(150, patients // 2)
+            facts = {"cohort": file.stem, "site": site, "patients": patients}
+            design = FromPools(pool, pool, half, half)
+            yield from _levels(facts, design, max(20, n // 10), 6)
+            # Cheap, and the one whose level was in doubt.
+            yield from _levels(facts, design, max(20, n), 8, tests=("mmd_linear",))
 
 
-def _rejected(p: np.ndarray) -> dict[str, str]:
-    share = float(np.mean(p <= 0.05))
-    return {"rejected": f"{share:.4f}", "standard_error": f"{np.sqrt(share * (1 - share) / len(p)):.4f}"}
+def covered_row(found: Any, runs: int) -> dict[str, Any]:
+    """Return a coverage as columns."""
+    return {
+        "simulations": runs,
+        "truth": f"{found.truth:.4g}",
+        "coverage": f"{found.share:.3f}",
+        "median_width": f"{found.median_width:.4g}",
+    }
 
 
-PARTS = {part.__name__: part for part in (type_one_error, power, coverage, facts, split_halves)}
-
-
-def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    start = time.perf_counter()
-    found = []
-    for row in rows:
-        found.append(row)
-        print(*row.values(), f"{time.perf_counter() - start:.0f} s", sep="  ", flush=True)
-        columns = list(dict.fromkeys(key for row in found for key in row))
-        with path.open("w", newline="") as file:
-            table = csv.DictWriter(file, columns, lineterminator="\n")
-            table.writeheader()
-            table.writerows(found)
+PARTS = {part.__name__: part for part in (type_one_error, phantoms, coverage, facts, split_halves)}
 
 
 def main() -> None:
@@ -180,7 +141,7 @@ def main() -> None:
         if name not in PARTS:
             parser.error(f"unknown part {name}: expected {', '.join(PARTS)}")
         if name != "split_halves" or arguments.embeddings:
-            _write(arguments.out / f"{name}.csv", PARTS[name](arguments.simulations, arguments.embeddings))
+            write_cells(arguments.out / f"{name}.csv", PARTS[name](arguments.simulations, arguments.embeddings))
 
 
 if __name__ == "__main__":

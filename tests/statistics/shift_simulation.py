@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from scipy import special, stats
@@ -17,6 +18,13 @@ from medvlm_probe.shift.fact_tests import FactTest, fact_tests
 from medvlm_probe.types import Estimate, FloatArray, IntArray
 
 Sample = tuple[FloatArray, FloatArray, IntArray, IntArray]
+
+
+class Drawable(Protocol):
+    """What two samples can be drawn from, over and over."""
+
+    def draw(self, rng: np.random.Generator) -> Sample:
+        """Return both samples' embeddings and their patients."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +91,47 @@ class Design:
         return 2 * mean_distance(1 + wide, self.mean) - mean_distance(2, 0) - mean_distance(2 * wide, 0)
 
 
+@dataclass(frozen=True, eq=False)
+class FromPools:
+    """Patients of embedded images: the reference's from one pool, `share` of the site's from another one.
+
+    Attributes:
+        pool: vectors (n, d) and their patients (n,); no patient is drawn twice at once.
+        elsewhere: the same of other patients.
+        reference, site: patients drawn.
+        share: of the site's patients that are from elsewhere.
+    """
+
+    pool: tuple[FloatArray, IntArray]
+    elsewhere: tuple[FloatArray, IntArray]
+    reference: int = 45
+    site: int = 30
+    share: float = 0.0
+
+    def draw(self, rng: np.random.Generator) -> Sample:
+        """Return both samples' embeddings and their patients."""
+        moved = round(self.share * self.site)
+        own = rng.permutation(np.unique(self.pool[1]))[: self.reference + self.site - moved]
+        other = rng.permutation(np.unique(self.elsewhere[1]))[:moved]
+        first, second, third = (
+            np.flatnonzero(np.isin(groups, drawn))
+            for groups, drawn in (
+                (self.pool[1], own[: self.reference]),
+                (self.pool[1], own[self.reference :]),
+                (self.elsewhere[1], other),
+            )
+        )
+        away = int(self.pool[1].max()) + 1
+        return (
+            self.pool[0][first],
+            np.concatenate([self.pool[0][second], self.elsewhere[0][third]]),
+            self.pool[1][first],
+            np.concatenate([self.pool[1][second], self.elsewhere[1][third] + away]),
+        )
+
+
 def p_values(
-    design: Design, tests: Sequence[str], n_simulations: int, rng: np.random.Generator, *, n_permutations: int = 199
+    design: Drawable, tests: Sequence[str], n_simulations: int, rng: np.random.Generator, *, n_permutations: int = 199
 ) -> FloatArray:
     """Return each test's p-values, (n_simulations, T)."""
     found = np.empty((n_simulations, len(tests)))

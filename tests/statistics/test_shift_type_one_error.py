@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
-from shift_simulation import Design, covered, effect_coverage, fact_coverage, fact_results, p_values
+from shift_simulation import Design, FromPools, covered, effect_coverage, fact_coverage, fact_results, p_values
 
 from medvlm_probe.shift import shift_tests
 
@@ -66,3 +66,15 @@ def test_coverage_counts_what_is_inside() -> None:
 
     estimates = [Estimate(0.0, low, low + 1, 1, 1, "") for low in (-0.5, 0.5, -2.0)]
     assert covered(estimates, 0.0).share == pytest.approx(1 / 3)
+
+
+def test_patients_of_pools_are_drawn_whole_and_once(rng: np.random.Generator) -> None:
+    vectors, groups = rng.standard_normal((300, 4)), np.sort(rng.integers(0, 120, 300))
+    design = FromPools((vectors, groups), (vectors + 50, groups), reference=40, site=30, share=0.2)
+    reference, site, own, other = design.draw(rng)
+    assert (len(np.unique(own)), len(np.unique(other))) == (40, 30)
+    assert not set(own) & set(other)
+    away = site.mean(axis=1) > 25
+    assert len(np.unique(other[away])) == 6
+    assert len(reference) == np.isin(groups, own).sum()
+    assert away.sum() == np.isin(groups, other[away] - groups.max() - 1).sum()
