@@ -13,7 +13,7 @@ import pandas as pd
 from medvlm_probe.audit.inputs import AuditInputs
 from medvlm_probe.cohort.acquisition import chained
 from medvlm_probe.embeddings.acquisition_embeddings import AcquisitionEmbeddings, acquisition_embeddings
-from medvlm_probe.embeddings.acquisition_words import attribution_sentence, words_of
+from medvlm_probe.embeddings.acquisition_words import PARTS, attribution_sentence, parts_of, words_of
 from medvlm_probe.models.contract import VisionLanguageModel
 from medvlm_probe.shift.attribution import Attribution, attribute_shift
 from medvlm_probe.shift.attribution_pairs import promising_pairs
@@ -68,11 +68,13 @@ class Why:
             "verdict": f.verdict,
             "distance": f.distance.to_json(),
             "chance": f.chance,
-            "pair_adds": f.pair_adds.to_json() if f.pair_adds else None,
-            "parts": {name: share.to_json() for name, share in vars(f.parts).items()},
+            "parts": [
+                {"part": name, "words": PARTS[name], "share": share.to_json()} for name, share in parts_of(f).items()
+            ],
             "families": dict(f.families),
             "transforms": [
-                {"transform": t.name, "words": words_of(t.name), "share": t.share.to_json()} for t in f.transforms
+                {"transform": t.name, "words": words_of(t.name), "family": t.family, "share": t.share.to_json()}
+                for t in f.transforms
             ],
             "largest_auroc_changes": _largest(self.sensitivity),
             "n_images": self.n_images,

@@ -135,9 +135,20 @@ def _why(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | N
     table = tables["why"]
     if found.why is None:
         return None
-    return shares_explained(
-        rows_of(table, what="transform"), rows_of(table, what="part"), chance=found.why.found.chance, note=note
-    )
+    transforms = rows_of(table, what="transform").drop_duplicates("family")
+    return shares_explained(transforms, rows_of(table, what="part"), chance=found.why.found.chance, note=note)
+
+
+def _sensitivity(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:
+    from medvlm_probe.cohort.acquisition import ACQUISITIONS
+    from medvlm_probe.plots.acquisition import acquisition_curves
+
+    table = tables["why_sensitivity"]
+    if not len(table):
+        return None
+    metric = "recall_change" if bool(table.loc[table["metric"] == "recall_change", "value"].notna().any()) else "auroc"
+    words = {name: entry.words for name, entry in ACQUISITIONS.items()}
+    return acquisition_curves(table, metric=metric, labels_words=found.words, transform_words=words, note=note)
 
 
 def _repair(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:
@@ -179,6 +190,7 @@ FIGURES: dict[str, Draw] = {
     "facts_effects": _facts,
     "label_shift_prevalence": _prevalence,
     "why_shares": _why,
+    "why_sensitivity": _sensitivity,
     "outliers_scores": _outliers,
     "performance_auroc": _auroc,
     "performance_difference": _difference,

@@ -160,14 +160,17 @@ def _practice(found: AuditEvidence) -> pd.DataFrame:
 def _why(found: AuditEvidence) -> pd.DataFrame:
     if found.why is None:
         return pd.DataFrame()
-    from medvlm_probe.embeddings.acquisition_words import words_of
+    from medvlm_probe.embeddings.acquisition_words import PARTS, parts_of, words_of
 
     attribution = found.why.found
     rows: list[dict[str, Any]] = [
-        {"what": "part", "words": name.replace("_", " ")} | columns(share)
-        for name, share in vars(attribution.parts).items()
+        {"what": "part", "family": "", "words": PARTS[name]} | columns(share)
+        for name, share in parts_of(attribution).items()
     ]
-    rows += [{"what": "transform", "words": words_of(t.name)} | columns(t.share) for t in attribution.transforms]
+    rows += [
+        {"what": "transform", "family": t.family, "words": words_of(t.name)} | columns(t.share)
+        for t in attribution.transforms
+    ]
     return pd.DataFrame(rows)
 
 

@@ -10,6 +10,24 @@ ALTERNATIVE = 0.2
 """A transform that at least this share of the halves of the patients chooses is named beside the most frequent one."""
 
 
+PARTS = {
+    "best": "The transform that fits best",
+    "mix": "Another mix of the reference's patients",
+    "both": "Both together",
+    "transform_adds": "The transform, beyond such a mix",
+    "mix_adds": "Such a mix, beyond the transform",
+    "beats_mix": "The transform, less such a mix alone",
+    "pair_adds": "A second transform, beyond one",
+}
+"""What an attribution's shares are, for people."""
+
+
+def parts_of(found: Attribution) -> dict[str, Estimate]:
+    """Return an attribution's cross-fitted shares by their name in `PARTS`."""
+    pair = {} if found.pair_adds is None else {"pair_adds": found.pair_adds}
+    return {**vars(found.parts), **pair}
+
+
 def words_of(name: str) -> str:
     """Return a transform as people read it: `lower resolution (96 px), then more blur (1 px)`."""
     return ", then ".join(step.words for step in parse_steps(name))
@@ -28,6 +46,8 @@ def attribution_sentence(found: Attribution) -> str:
     much = "Most" if parts.best.low >= 0.5 else "Part"
     mixed = f"another mix of the reference's own patients explains {mix}"
     acquisition = f"{much} of the distance is {why}: it explains {best}; the closest setting is {closest}."
+    if " + " in families_named(found)[0] and found.pair_adds:
+        acquisition += f" Of this, the second change adds {percent(found.pair_adds)}."
     sentences: dict[Verdict, str] = {
         "no distance": "The site cannot be told from the reference, so there is no distance to explain.",
         "acquisition": acquisition,
@@ -42,7 +62,18 @@ def attribution_sentence(found: Attribution) -> str:
         "not enough evidence": f"Not enough evidence: the best transform ({closest}) explains {best} of the distance, "
         f"{mixed}.",
     }
-    return sentences[found.verdict]
+    if found.verdict == "no distance":
+        return sentences[found.verdict]
+    return f"{sentences[found.verdict]} {_control(found)}"
+
+
+def _control(found: Attribution) -> str:
+    """Return what the search finds where there is nothing to find."""
+    if found.chance <= 0:
+        return "In the control, between two halves of the reference, every transform only leads away."
+    return (
+        f"In the control, between two halves of the reference, transforms seem to explain {100 * found.chance:.0f} %."
+    )
 
 
 def percent(share: Estimate) -> str:

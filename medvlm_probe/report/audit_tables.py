@@ -124,6 +124,14 @@ def _label_free(value: Any) -> Sequence[Record]:
     return [{**record, "truth": record.pop("truth")} for record in found.values()]
 
 
+def _closest(value: Any) -> Sequence[Record]:
+    """Return a row a kind of transform; the closest level of each comes first."""
+    found: dict[str, Record] = {}
+    for row in value.get("transforms") or ():
+        found.setdefault(row["family"], row)
+    return list(found.values())
+
+
 def _referral(value: Any) -> Sequence[Record]:
     rows = []
     for entry in value.get("labels") or ():
@@ -202,6 +210,15 @@ QUESTIONS: tuple[Question, ...] = (
         "Why did it move?",
         "How much of the distance goes away when the reference's own images are made to look as if they had been "
         "acquired otherwise, against what chance and another mix of patients explain.",
+        (
+            TableLayout(
+                "Chosen on half of the patients, measured on the other",
+                under("parts"),
+                ("words", "share"),
+                ("parts", "verdict", "distance", "chance", "families", "n_images", "n_computed", "seconds"),
+            ),
+            TableLayout("Each kind of transform at its closest level", _closest, ("words", "share"), ("transforms",)),
+        ),
     ),
     Question(
         "outliers",
