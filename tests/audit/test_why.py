@@ -1,4 +1,4 @@
-"""Why it moved, from image files to the page: a changed acquisition is named, a pair of changes too, and the control."""
+"""Why it moved, from image files to the page: one changed acquisition is named, a pair too, and the control."""
 
 from __future__ import annotations
 
