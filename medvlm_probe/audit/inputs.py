@@ -95,6 +95,8 @@ class AuditInputs:
         n_shared: images of the site left out as the reference's own.
         notes: what was decided on the way, a sentence each.
         seed: of everything random.
+        by_label_only: the reference's rows stand for patients of a sketch, each label's for others: what takes labels
+            together, or a label and anything else, is not to be read off them.
     """
 
     whole_reference: Side
@@ -105,6 +107,7 @@ class AuditInputs:
     n_shared: int = 0
     notes: tuple[str, ...] = ()
     seed: int = 0
+    by_label_only: bool = False
 
     def rng(self, question: str) -> np.random.Generator:
         """Return a generator of the question's own, so that no question moves another's numbers."""

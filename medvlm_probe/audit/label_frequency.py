@@ -46,10 +46,11 @@ class LabelFrequency:
 
 @dataclass(frozen=True)
 class LabelFrequencies:
-    """All labels' prevalences, and the labels left out with the reason."""
+    """All labels' prevalences, the labels left out with the reason, and whether it is known if the look moved."""
 
     labels: tuple[LabelFrequency, ...]
     left_out: Mapping[str, str]
+    look_known: bool = True
 
     def sentence(self, words: Mapping[str, str], *, look_moved: bool = False) -> str:
         """Which findings are more or less frequent than at the reference, as far as that can be told.
@@ -59,11 +60,8 @@ class LabelFrequencies:
             look_moved: images look different too, so that all estimates rest on an assumption known to be false.
         """
         if look_moved:
-            known = [entry for entry in self.labels if entry.truth is not None]
-            held = sum(e.truth is not None and e.shift.em.low <= e.truth.value <= e.shift.em.high for e in known)
-            said = "As the look of the images moved, the frequencies of findings cannot be told from scores"
             return (
-                f"{said}; where labels tell, the estimate's interval held the truth for {held} of {len(known)} labels."
+                f"As the look of the images moved, the frequencies of findings cannot be told from scores{self._held}."
             )
         usable = [entry for entry in self.labels if entry.shift.verdict == "usable"]
         moved = [
@@ -89,7 +87,17 @@ class LabelFrequencies:
             else "",
             f"for {silent} nothing can be told" if silent else "",
         ]
-        return start + "".join(f"; {limit}" for limit in limits if limit) + "."
+        said = start + "".join(f"; {limit}" for limit in limits if limit) + "."
+        if self.look_known:
+            return said
+        return f"{said} This takes it that images of a finding look alike at both sites, which is not known{self._held}."
+
+    @property
+    def _held(self) -> str:
+        known = [entry for entry in self.labels if entry.truth is not None]
+        held = sum(e.truth is not None and e.shift.em.low <= e.truth.value <= e.shift.em.high for e in known)
+        count = f"{held} of {len(known)} labels"
+        return f"; where labels tell, the estimate's interval held the truth for {count}" if known else ""
 
 
 def estimate_frequencies(inputs: AuditInputs) -> LabelFrequencies:

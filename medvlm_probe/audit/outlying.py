@@ -34,10 +34,11 @@ class Outlying:
     Attributes:
         methods: score to how well it tells the site from held-out reference images.
         share: of the site's images beyond what 95 % of new reference images stay within.
-        site_scores, reference_scores: of `LISTED`, (m,) and (n,), larger = more outlying.
-        threshold: of `LISTED`, that 5 % of new reference images lie above.
+        site_scores, reference_scores: of `listed_by`, (m,) and (n,), larger = more outlying.
+        threshold: of `listed_by`, that 5 % of new reference images lie above.
         p_values: conformal, of the site's images, (m,).
         left_out: score to why it could not be computed.
+        listed_by: the score that the list goes by.
     """
 
     methods: Mapping[str, OutlierPerformance]
@@ -47,6 +48,7 @@ class Outlying:
     threshold: float
     p_values: NDArray[np.float64]
     left_out: Mapping[str, str]
+    listed_by: str = LISTED
 
     @property
     def sentence(self) -> str:
@@ -64,7 +66,7 @@ class Outlying:
             "sentence": self.sentence,
             "share_beyond": self.share.to_json(),
             "expected_share": EXPECTED,
-            "listed_by": LISTED,
+            "listed_by": self.listed_by,
             "methods": [
                 {
                     "method": name,

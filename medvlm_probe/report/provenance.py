@@ -10,7 +10,7 @@ from medvlm_probe.report.cells import value_text
 from medvlm_probe.report.words import heading
 
 RECORD = (
-    "command", "started", "wall_seconds", "model", "cohort", "site", "reference", "images", "group", "seeds", "seed",
+    "command", "started", "wall_seconds", "model", "cohort", "site", "reference", "reference_sketch", "images", "group", "seeds", "seed",
     "device", "precision", "min_cosine_to_float32", "threads", "batch_size", "recipe", "policy", "prompts", "versions",
     "platform",
 )  # fmt: skip
