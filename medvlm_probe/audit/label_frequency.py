@@ -90,7 +90,7 @@ class LabelFrequencies:
         said = start + "".join(f"; {limit}" for limit in limits if limit) + "."
         if self.look_known:
             return said
-        return f"{said} This takes it that images of a finding look alike at both sites, which is not known{self._held}."
+        return f"{said} It takes it that images of a finding look alike at both sites, which is not known{self._held}."
 
     @property
     def _held(self) -> str:
