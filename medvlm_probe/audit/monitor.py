@@ -68,6 +68,21 @@ class Monitor:
         header = self.records[0]
         if header.get("kind") != HEADER or header.get("format") != FORMAT:
             raise InputError("The state is of another kind or version. Start a new one with another --state.")
+        try:
+            self._check()
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+            raise InputError("The state holds values that no monitor wrote. Restore the file from a copy.") from error
+
+    def _check(self) -> None:
+        """Read every value that a batch and a result use, so that a damaged one is found here."""
+        int(self.settings["seed"]), len(self.note), self.to_json()
+        texts = [*self.records[0]["patients"], *(batch["batch"] for batch in self.batches)]
+        for test in TESTS:
+            if not np.isfinite(np.asarray(self.seen(test), dtype=np.float64).reshape(-1)).all():
+                raise ValueError("a score is no number")
+            texts += self.patients(test)
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("a name is no text")
 
     @property
     def settings(self) -> Mapping[str, Any]:

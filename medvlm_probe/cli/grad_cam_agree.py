@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -139,13 +138,26 @@ def agree(
     output.wrote([*result.paths, run.path / "answers.csv", run.path / "run.json"])
 
 
+_FIELDS: dict[str, Any] = {
+    "asked": dict[str, list[str]],
+    "labels": dict[str, str],
+    "same_as": list[str],
+    "cohort": str,
+    "phantoms": bool,
+}
+
+
 def _facts(folder: Path) -> dict[str, Any]:
+    from pydantic import TypeAdapter
+
+    from medvlm_probe.runs import parse_json
+
     path = folder / SHEET_FILE
     try:
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not {"asked", "labels", "phantoms", "cohort", "same_as"} <= set(facts):
-            raise ValueError("fields are missing")
-    except (OSError, ValueError) as error:
+        facts: dict[str, Any] = parse_json(path.read_bytes())
+        for name, kind in _FIELDS.items():
+            TypeAdapter(kind).validate_python(facts[name], strict=True)
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"'{folder}' is no folder of 'grad-cam sample' ({SHEET_FILE}: {error}).") from error
     return facts
 
@@ -160,7 +172,10 @@ def _cohort(folder: Path, facts: Mapping[str, Any]) -> Cohort:
     labels = tuple(facts["labels"])
     manifest = read_manifest(folder / MANIFEST_FILE, labels)
     name = f"sheet-of-{facts['cohort']}"
-    card = DataCard(name=name, labels=dict(facts["labels"]), same_as=list(facts["same_as"]))
+    try:
+        card = DataCard(name=name, labels=dict(facts["labels"]), same_as=list(facts["same_as"]))
+    except ValueError as error:
+        raise InputError(f"{SHEET_FILE} of '{folder}' names a cohort or labels that are none.") from error
     source = FileImages(folder, tuple(manifest.table["image"]))
     return Cohort(name, manifest.table, labels, "ignore", source, card)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,9 +59,18 @@ def report(
     shown = True if small_cells else None
     if audits:
         (audit,) = audits
-        page = audit_page(audit.result, audit.figures, title=title or AUDIT_TITLE, small_cells=shown, runs=others)
+        make = partial(audit_page, audit.result, audit.figures, title=title or AUDIT_TITLE, runs=others)
     else:
-        page = runs_page(others, title=title or RUNS_TITLE, small_cells=shown)
+        make = partial(runs_page, others, title=title or RUNS_TITLE)
+    try:
+        page = make(small_cells=shown)
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        if verbose:
+            raise
+        raise StoreError(
+            f"A run's results hold values that no run writes ({type(error).__name__}). Run its command again; "
+            "--verbose shows where."
+        ) from error
     write_bytes_atomically(out, page.encode())
     if as_json:
         output.json({"page": out.name, "runs": [run.command for run in found], "bytes": len(page.encode())})
@@ -91,10 +101,10 @@ def _read(folder: Path) -> Run:
 
 
 def _json(path: Path, folder: Path) -> dict[str, Any]:
-    import json
+    from medvlm_probe.runs import parse_json
 
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise StoreError(
             f"'{folder}' is no finished run: it has no {path.name}. Name the folder that a command wrote."

@@ -130,7 +130,7 @@ def parse_card(text: str, source: str) -> DataCard:
         )
     try:
         fields = yaml.safe_load(match.group(1))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # impossible dates, brackets by the thousand
         mark = getattr(error, "problem_mark", None)
         where = f" near line {mark.line + 2}" if mark is not None else ""
         raise DataCardError(

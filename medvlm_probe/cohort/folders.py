@@ -119,7 +119,10 @@ def _class_names(path: Path, folders: list[str]) -> dict[str, str]:
     """Return label to class name, in the order of `folders`."""
     names = {name: name.replace("_", " ") for name in folders}
     if path.is_file():
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ManifestError(f"{path.name} is no text in UTF-8. Save it again, one line a folder.") from error
         given = dict(line.split(maxsplit=1) for line in lines if len(line.split(maxsplit=1)) == 2)
         missing = [name for name in folders if name not in given]
         if missing:

@@ -44,9 +44,9 @@ def read_coco(path: Path, options: ReadOptions) -> DrawnFile:
         try:
             if not isinstance(entry, dict):
                 raise InputError("it is no object")
-            if entry.get("image_id") not in images:
+            if not _among(entry.get("image_id"), images):
                 raise InputError("its image_id is none of the images")
-            if entry.get("category_id") not in categories:
+            if not _among(entry.get("category_id"), categories):
                 raise InputError("its category_id is none of the categories")
             image, label = names[entry["image_id"]], categories[entry["category_id"]]
             space = _size(images[entry["image_id"]]) or options.space
@@ -55,6 +55,10 @@ def read_coco(path: Path, options: ReadOptions) -> DrawnFile:
             bad.append((where, str(error)))
     table = pd.DataFrame(bad, columns=["what", "reason"], dtype=object)
     return DrawnFile(path.name, drawn, skipped(table["what"], table["reason"]))
+
+
+def _among(key: Any, known: dict[Any, Any]) -> bool:
+    return isinstance(key, int | str) and key in known
 
 
 def _drawn(where: str, image: str, label: str, space: Space | None, entry: dict[str, Any]) -> Drawn:

@@ -198,7 +198,14 @@ class EmbeddingStore:
             raise StoreError(f"Cannot read {path}: {error.strerror or error}. Check its permissions.") from error
         if hashlib.sha256(data).hexdigest() != checksum:
             return None
-        batch = pa.ipc.open_file(pa.BufferReader(data)).get_batch(0)
+        try:
+            batch = pa.ipc.open_file(pa.BufferReader(data)).get_batch(0)
+            # Arrow believes what a file says of its own lengths: unchecked, a crafted one ends the process.
+            batch.validate(full=True)
+            if not batch.schema.equals(_schema(self.embedding_dim)):
+                return None
+        except (OSError, pa.ArrowException, LookupError):
+            return None
         flat = batch.column("embedding").flatten().to_numpy(zero_copy_only=True)
         return _Shard(batch.column("image_sha256"), flat.reshape(len(batch), self.embedding_dim), failed)
 
@@ -243,6 +250,10 @@ def open_store(cache: Path, key: StoreKey, embedding_dim: int) -> EmbeddingStore
 def shard_name(keys: Sequence[str]) -> str:
     """Return the name of the shard with exactly these images in this order."""
     return runs.sha256_json(list(keys))[:NAME_LENGTH]
+
+
+def _schema(embedding_dim: int) -> Any:
+    return pa.schema({"image_sha256": pa.string(), "embedding": pa.list_(pa.float32(), embedding_dim)})
 
 
 def _serialised(keys: Sequence[str], vectors: NDArray[np.float32]) -> bytes:

@@ -94,9 +94,10 @@ def _read_torch(path: Path) -> object:
             f"Weights file {path} holds Python objects besides tensors, which are never run. "
             "Save the model's state_dict as .safetensors."
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # whatever the bytes lead torch's reader to
         raise ModelError(
-            f"Weights file {path} is damaged or no file of tensors ({error}). Save the state_dict as .safetensors."
+            f"Weights file {path} is damaged or no file of tensors ({type(error).__name__}: {error}). "
+            "Save the state_dict as .safetensors."
         ) from error
 
 

@@ -176,7 +176,7 @@ def licence_in_card(text: str) -> str:
         return "not stated"
     try:
         declared = yaml.safe_load(text.split("---", 2)[1])
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return "not stated"
     return str(declared.get("license") or "not stated") if isinstance(declared, dict) else "not stated"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -208,8 +209,12 @@ def _table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"There is no annotation file '{path}'. Check the path.")
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, sep=None, engine="python", encoding="utf-8-sig")
-    except (ValueError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+        # The header decides: pandas' own guess can take minutes on a damaged file.
+        header = text.lstrip().partition("\n")[0]
+        separator = max(",;\t", key=header.count)
+        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, sep=separator)
+    except (OSError, ValueError) as error:
         raise ManifestError(
             f"{path.name} is no CSV file ({error}). Save the sheet's annotations.csv as CSV."
         ) from error

@@ -165,6 +165,9 @@ def load_calibrator(path: Path) -> Calibrator:
         raise InputError(f"There is no calibration '{path}'. Check the path.") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path.name} is no calibration that this tool wrote. Fit it again.") from error
+    texts = (found.method, found.mode, found.source, *found.labels, *found.notes)
+    if not all(isinstance(text, str) for text in texts):
+        raise InputError(f"{path.name} is no calibration that this tool wrote. Fit it again.")
     wrong = len(curves) != len(found.labels) or {c.shape for c in curves} - set(SHAPES) or found.method not in POST_HOC
     if wrong or found.mode not in ("labels", "softmax", "one_vs_rest"):
         raise InputError(f"{path.name} holds a calibration that this version does not know. Fit it again.")

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from medvlm_probe.errors import InputError, StoreError
 from medvlm_probe.runs import parse_json, write_bytes_atomically, write_json
@@ -55,7 +55,7 @@ def unpack(
     done = folder / DONE_FILE
     status = archive.stat()
     facts = {"archive": archive.name, "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
-    if done.is_file() and parse_json(done.read_text(encoding="utf-8")) == facts:
+    if _stated(done) == facts:
         (folder / STARTED_FILE).unlink(missing_ok=True)
         return folder
     say(f"Unpacking {archive.name} into {folder}.")
@@ -89,6 +89,14 @@ def unpack(
     write_json(done, facts)
     (folder / STARTED_FILE).unlink()
     return folder
+
+
+def _stated(path: Path) -> Any:
+    """Return what a note holds; None where it is missing or damaged."""
+    try:
+        return parse_json(path.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def is_partial(folder: Path) -> bool:
