@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import TypeVar
 
 from medvlm_probe.audit.age_probe import Childlike
 from medvlm_probe.audit.calibration import examine_calibration
@@ -21,7 +19,7 @@ from medvlm_probe.audit.performance_by_site import examine_performance
 from medvlm_probe.audit.policy import Policy
 from medvlm_probe.audit.practice import examine_practice
 from medvlm_probe.audit.repair import NOT_ASKED as REPAIR_NOT_ASKED
-from medvlm_probe.audit.repair import Repair, examine_repair
+from medvlm_probe.audit.repair import Repair
 from medvlm_probe.audit.sizes import examine_sizes
 from medvlm_probe.audit.traps import find_traps
 from medvlm_probe.audit.verdicts import Explanation, JudgedOn, check_labels, judge
@@ -30,7 +28,6 @@ from medvlm_probe.audit.why import NOT_ASKED as WHY_NOT_ASKED
 from medvlm_probe.audit.why import Why
 from medvlm_probe.audit.without_labels import estimate_without_labels
 from medvlm_probe.errors import InputError
-from medvlm_probe.types import Scores
 
 Found = TypeVar("Found")
 
@@ -47,7 +44,7 @@ class Settings:
         seen: sentences on images that the model has seen in training.
         explanations: see `verdicts.JudgedOn`.
         why: computes the attribution; None where it was not asked for.
-        score: vectors to scores, for repair; None where it was not asked for.
+        repair: measures repairs; None where it was not asked for.
     """
 
     n_permutations: int = 9_999
@@ -57,7 +54,7 @@ class Settings:
     seen: Sequence[str] = ()
     explanations: Mapping[str, Explanation] | None = None
     why: Callable[[AuditInputs], Why] | None = None
-    score: Callable[[np.ndarray[Any, Any]], Scores] | None = None
+    repair: Callable[[AuditInputs], Repair] | None = None
 
 
 @dataclass
@@ -146,9 +143,9 @@ def _why(inputs: AuditInputs, settings: Settings) -> Why:
 
 
 def _repair(inputs: AuditInputs, settings: Settings) -> Repair:
-    if settings.score is None:
+    if settings.repair is None:
         raise InputError(REPAIR_NOT_ASKED)
-    return examine_repair(inputs, settings.score)
+    return settings.repair(inputs)
 
 
 def _counts(inputs: AuditInputs) -> dict[str, int | str]:

@@ -36,12 +36,13 @@ if TYPE_CHECKING:
     from medvlm_probe.audit.examine import Settings
     from medvlm_probe.audit.inputs import AuditInputs
     from medvlm_probe.audit.policy import Policy
+    from medvlm_probe.audit.repair import Repair
     from medvlm_probe.audit.verdicts import Explanation
     from medvlm_probe.audit.why import Why
     from medvlm_probe.cli.steps import Compute, EmbeddedCohort
     from medvlm_probe.cohort.cohort import Cohort
     from medvlm_probe.models.contract import VisionLanguageModel
-    from medvlm_probe.types import FloatArray, Scores
+    from medvlm_probe.types import Scores
     from medvlm_probe.zero_shot.predict import Task
 
 THOROUGHNESS = "How thoroughly to look"
@@ -98,8 +99,19 @@ def audit(
     ] = False,
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Measure what repairs it, by labels spent.", rich_help_panel=THOROUGHNESS),
+        typer.Option("--repair", help="Measure what repairs it, by labels spent; with --why, with and without other "
+                     "acquisitions.", rich_help_panel=THOROUGHNESS),
     ] = False,
+    fine_tune: Annotated[
+        bool,
+        typer.Option("--fine-tune", help="Of the repairs, train the last block too: images pass the model once more.",
+                     rich_help_panel=THOROUGHNESS),
+    ] = False,
+    reread: Annotated[
+        Path | None,
+        typer.Option("--reread", help="For --repair, labels of the site read again: a CSV of image and labels. "
+                     "Default: errors are simulated.", rich_help_panel=THOROUGHNESS),
+    ] = None,
     permutations: Annotated[
         int, typer.Option("--permutations", min=99, help="Of each test.", rich_help_panel=THOROUGHNESS)
     ] = 9_999,
@@ -135,6 +147,7 @@ def audit(
     from medvlm_probe.audit.examine import examine
     from medvlm_probe.audit.policy import default_policy, read_policy
     from medvlm_probe.cli.audit_files import print_audit, write_audit
+    from medvlm_probe.cli.audit_repair import repairer
     from medvlm_probe.cli.steps import Compute
     from medvlm_probe.cohort.pseudonyms import read_key
     from medvlm_probe.runs import open_run
@@ -158,7 +171,11 @@ def audit(
     for note in inputs.notes:
         output.warn(note)
     childlike = _childlike(output, inputs, ages_from, here.model, model, compute)
-    settings = _settings(output, here, there, task, compute, childlike, studied, permutations, opened, why, repair)
+    repairs = repairer(
+        output, inputs, here, there, task, compute, why=why, fine_tune=fine_tune, reread=reread, folder=run.path
+    )
+    asked = repairs if repair or fine_tune or reread else None
+    settings = _settings(output, here, there, task, compute, childlike, studied, permutations, opened, why, asked)
     output.say(
         f"Auditing {len(inputs.site):,} images against {len(inputs.whole_reference):,}: half of these serve choices, "
         "half are compared with. Tests take a minute for each 5,000 images."
@@ -243,11 +260,12 @@ def _settings(
     permutations: int,
     opened: int,
     why: bool,
-    repair: bool,
+    repairs: Callable[[AuditInputs], Repair] | None,
 ) -> Settings:
     from medvlm_probe.audit.examine import Settings
+    from medvlm_probe.cli.audit_repair import scorer
 
-    score = _scorer(here, task)
+    score = scorer(here, task)
 
     def attributed(given: AuditInputs) -> Why:
         from medvlm_probe.audit.why import examine_why
@@ -274,7 +292,7 @@ def _settings(
         seen=seen,
         explanations=explanations,
         why=attributed if why else None,
-        score=score if repair else None,
+        repair=repairs,
     )
 
 
@@ -302,24 +320,6 @@ def _childlike(
     return compare_ages(probe, (reference.vectors, reference.groups), (site.vectors, site.groups))
 
 
-def _scorer(side: EmbeddedCohort, task: Task | None) -> Callable[[FloatArray], Scores] | None:
-    """Return how vectors are scored, whatever images they are of; None where nothing is."""
-    if task is None:
-        return None
-    from medvlm_probe.zero_shot.scores import prompt_scores
-    from medvlm_probe.zero_shot.text_embeddings import label_directions
-
-    directions = label_directions(side.model, task.prompts)
-    tuned = task.prompts.tuned
-    scale = side.model.logit_scale if tuned is None else tuned.logit_scale
-
-    def score(vectors: FloatArray) -> Scores:
-        ids = [str(row) for row in range(len(vectors))]
-        return prompt_scores(vectors, directions, kind=task.kind, logit_scale=scale, ids=ids)
-
-    return score
-
-
 def _explanations(folder: Path) -> dict[str, Explanation]:
     """Return what a heat-map study found of each label, from the folder of `grad-cam`."""
     import json
@@ -336,7 +336,7 @@ def _explanations(folder: Path) -> dict[str, Explanation]:
         ) from error
 
 
-_BY_NAME = ("model", "prompts", "explanations", "ages_from")
+_BY_NAME = ("model", "prompts", "explanations", "ages_from", "reread")
 """Options that name a place: results of two places are told apart without writing either."""
 
 
@@ -354,6 +354,7 @@ def _config(context: typer.Context, sides: tuple[Cohort, Cohort], policy: Policy
         "explanations",
         "pseudonym_key",
         "ages_from",
+        "reread",
     }
     config = {
         name: list(value) if isinstance(value, tuple | list) else value
@@ -368,6 +369,7 @@ def _config(context: typer.Context, sides: tuple[Cohort, Cohort], policy: Policy
         "policy": sha256_json([vars(rule) for rule in policy.rules]),
         "explanations": context.params["explanations"] is not None,
         "ages_from": context.params["ages_from"] is not None,
+        "reread": context.params["reread"] is not None,
         "given": sha256_json({name: str(context.params[name]) for name in _BY_NAME}),
     }
     return config

@@ -152,15 +152,14 @@ def _sensitivity(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note:
 
 
 def _repair(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:
-    from medvlm_probe.audit.repair import WORDS
+    from medvlm_probe.cli.audit_repair_table import READ_AGAIN, curves_of
     from medvlm_probe.plots.audit_repair import repair_curves
 
-    table = tables["repair"]
-    if not len(table):
+    rows, words = curves_of(tables["repair"])
+    if not len(rows):
         return None
-    rows = rows_of(table, metric="brier_gain")
-    rows = rows[~rows["remedy"].isin(["none", "thresholds"])]
-    return repair_curves(rows, axis="Brier score gained", words=WORDS, note=note)
+    counts = {READ_AGAIN: "Training images read again"}
+    return repair_curves(rows, axis="Brier score gained", words=words, counts=counts, note=note)
 
 
 def _shown(rows: pd.DataFrame, label: str = "label") -> pd.DataFrame:

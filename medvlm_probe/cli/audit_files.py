@@ -69,6 +69,7 @@ def write_audit(
         provenance: without paths.
         note: small print of every figure.
     """
+    from medvlm_probe.audit.repair_journal import forget_parts
     from medvlm_probe.cli.audit_figures import audit_figures
     from medvlm_probe.cli.audit_tables import audit_tables
     from medvlm_probe.report.cards import audit_cards
@@ -90,6 +91,7 @@ def write_audit(
         write_bytes_atomically(paths[-1], svg.encode())
     paths.append(_page(run.path, result, figures))
     run.write_provenance({**provenance, "seconds": dict(found.seconds)})
+    forget_parts(run.path)
     return Written(result, [*paths, run.path / "run.json"])
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from medvlm_probe.cli.audit_repair_table import repair_table
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -32,7 +34,7 @@ def audit_tables(found: AuditEvidence) -> dict[str, pd.DataFrame]:
         "practice": _practice(found),
         "why": _why(found),
         "why_sensitivity": _sensitivity(found),
-        "repair": _repair(found),
+        "repair": repair_table(found.repair),
         "traps": pd.DataFrame([{"kind": t.kind, "sentence": t.sentence} for t in found.traps]),
     }
 
@@ -176,21 +178,6 @@ def _why(found: AuditEvidence) -> pd.DataFrame:
 
 def _sensitivity(found: AuditEvidence) -> pd.DataFrame:
     return found.why.sensitivity if found.why and found.why.sensitivity is not None else pd.DataFrame()
-
-
-def _repair(found: AuditEvidence) -> pd.DataFrame:
-    rows: list[dict[str, Any]] = []
-    for outcome in found.repair.outcomes if found.repair else ():
-        about: dict[str, Any] = {
-            "remedy": outcome.remedy,
-            "n_images": outcome.n_images,
-            "labels_used": outcome.labels_used,
-            "n_draws": outcome.n_draws,
-        }
-        spread = {"lowest": outcome.lowest, "highest": outcome.highest}
-        rows.append(about | {"metric": "brier_gain"} | columns(outcome.brier_gain) | spread)
-        rows += [about | {"metric": name} | columns(estimate) for name, estimate in outcome.metrics.items()]
-    return pd.DataFrame(rows)
 
 
 def rows_of(table: pd.DataFrame, **wanted: object) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What remedies gain against what they cost in labels: one curve a remedy."""
+"""What repairs gain against what they cost in labels: a panel for each kind of repair, a curve for each repair."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from medvlm_probe.plots.style import (
     PURPLE,
     SKY,
     VERMILLION,
+    Page,
     checked_table,
     new_page,
     number,
@@ -31,10 +32,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-_BODY_MM, _LEFT_MM, _AXIS_MM, _KEY_MM = 52.0, 17.0, 12.0, 52.0
+_BODY_MM, _LEFT_MM, _AXIS_MM, _GAP_MM, _COLUMNS = 40.0, 14.0, 9.0, 6.0, 3
 _COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY)
-_MARKERS = "osD^vP"
-_SPREAD = 0.09
+_MARKERS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚"}
+_SPREAD = 0.11
+_FILLED = "Filled: the gain or loss is shown, all repairs corrected for. Bars: 95 % interval."
 
 
 def repair_curves(
@@ -42,18 +44,21 @@ def repair_curves(
     *,
     axis: str,
     words: Mapping[str, str],
+    counts: Mapping[str, str] | None = None,
     title: str | None = None,
     note: str | None = None,
     width_mm: float = DOUBLE_COLUMN_MM,
 ) -> Figure:
-    """Draw gains by images labelled, side by side at equal steps, with 0 as no gain.
+    """Draw gains by images, a panel a kind of repair on one scale, with 0 as no gain.
 
     What loses more than the best gains would flatten all others: it is written below instead of drawn.
 
     Args:
-        table: `remedy`, `n_images`, `value`, `low`, `high`.
+        table: `family` (names the panel), `remedy`, `n_images`, `value`, `low`, `high`, and `shown`: whether a change
+            is beyond chance, 1 or 0.
         axis: what is gained, in words.
         words: remedy to the words of the key.
+        counts: family to what its images are counted for; "images labelled" where it is not named.
         title: a line above the figure.
         note: small print below it.
         width_mm: the width in print.
@@ -62,66 +67,114 @@ def repair_curves(
         InputError: an empty table or missing columns.
     """
     rows = checked_table(
-        table, "gains", text=("remedy",), numeric=("n_images", "value", "low", "high"), key=("remedy", "n_images")
+        table,
+        "gains",
+        text=("family", "remedy"),
+        numeric=("n_images", "value", "low", "high", "shown"),
+        key=("family", "remedy", "n_images"),
     )
     floor = -max(float(rows["high"].max()), 0.01)
     lost = rows[rows["value"] < floor]
     rows = rows[rows["value"] >= floor]
     if len(lost):
-        losses = zip(lost["remedy"].tolist(), lost["value"].tolist(), strict=True)
-        said = [f"{words.get(name, name)} ({number(value, 2)})" for name, value in losses]
-        note = " ".join(filter(None, (f"Off the scale, far below 0: {', '.join(said)}.", note)))
-    remedies = list(rows["remedy"].unique())
-    places = {n: place for place, n in enumerate(sorted(rows["n_images"].unique()))}
+        losses = zip(lost["remedy"].tolist(), lost["n_images"].tolist(), lost["value"].tolist(), strict=True)
+        said = [f"{words.get(name, name)}, {n:g} images ({number(value, 2)})" for name, n, value in losses]
+        note = " ".join(filter(None, (f"Off the scale, far below 0: {'; '.join(said)}.", note)))
+    note = " ".join(filter(None, (_FILLED, note)))
+    families = list(table["family"].unique())
+    columns = min(_COLUMNS, len(families))
+    width = (width_mm - 2 * MARGIN_MM - _LEFT_MM - 2.0 - (columns - 1) * _GAP_MM) / columns
+    keys = {
+        family: [
+            (name, wrapped(words.get(name, name), width - 5.0))
+            for name in table.loc[table["family"] == family, "remedy"].unique()
+        ]
+        for family in families
+    }
+    bands = [families[at : at + columns] for at in range(0, len(families), columns)]
+    heads = {family: wrapped(family, width, bold=True, max_lines=2) for family in families}
+    head_mm = max(len(lines) for lines in heads.values()) * LINE_MM + 0.8
+    deep = [max(sum(len(lines) * LINE_MM + 0.8 for _, lines in keys[f]) for f in band) for band in bands]
+    heights = [head_mm + _BODY_MM + _AXIS_MM + key + 4.0 for key in deep]
+    values = rows[["low", "high"]].to_numpy().ravel()
+    known = np.maximum(np.append(values[np.isfinite(values)], 0.0), floor)
+    pad = 0.05 * (known.max() - known.min()) or 0.01
+    limits = (float(known.min() - pad), float(known.max() + pad))
+    named = ", ".join(words.get(name, name) for name in rows["remedy"].unique())
     with style():
         page = new_page(
             width_mm,
-            _BODY_MM + _AXIS_MM,
+            sum(heights),
             title=title,
             note=note,
-            description=f"{axis} by images labelled, for {', '.join(words.get(name, name) for name in remedies)}.",
+            description=f"{axis} by images labelled, for {named}.",
         )
-        width = width_mm - 2 * MARGIN_MM - _LEFT_MM - _KEY_MM - 3.0
-        axes = page.axes(MARGIN_MM + _LEFT_MM, page.top, width, _BODY_MM)
-        axes.axhline(0, color=INK, linewidth=0.6)
-        y = page.top + LINE_MM / 2
-        for k, name in enumerate(remedies):
-            colour, marker = _COLOURS[k % len(_COLOURS)], _MARKERS[k % len(_MARKERS)]
-            mine = rows[rows["remedy"] == name].sort_values("n_images")
-            x = np.array([places[n] for n in mine["n_images"]]) + _SPREAD * (k - (len(remedies) - 1) / 2)
-            reach = np.stack([mine["value"] - mine["low"], mine["high"] - mine["value"]])
-            axes.errorbar(
-                x,
-                mine["value"],
-                yerr=np.maximum(np.nan_to_num(reach), 0),
-                fmt=f"{marker}-",
-                color=colour,
-                markersize=3.4,
-                linewidth=1.0,
-                elinewidth=0.9,
+        y = page.top
+        for band, height in zip(bands, heights, strict=True):
+            for column, family in enumerate(band):
+                x = MARGIN_MM + _LEFT_MM + column * (width + _GAP_MM)
+                head = heads[family]
+                page.lines(x, y + head_mm - 0.8 - (len(head) - 0.5) * LINE_MM, head, fontweight="bold")
+                mine = rows[rows["family"] == family]
+                _panel(page, (x, y + head_mm, width), mine, [name for name, _ in keys[family]], limits, column == 0)
+                below = y + head_mm + _BODY_MM + _AXIS_MM - LINE_MM / 2
+                page.text(x + width / 2, below - 1.0, (counts or {}).get(family, "Images labelled"), ha="center")
+                _key(page, x, below + LINE_MM + 0.6, keys[family])
+            page.figure.text(
+                (MARGIN_MM + LINE_MM / 2) / page.width,
+                1.0 - (y + head_mm + _BODY_MM / 2) / page.height,
+                axis,
+                rotation=90,
+                ha="center",
+                va="center",
+                color=MUTED,
             )
-            lines = wrapped(words.get(name, name), _KEY_MM - 6.0)
-            left = MARGIN_MM + _LEFT_MM + width + 6.0
-            page.text(left - 4.0, y, {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚"}[marker], color=colour)
-            page.lines(left, y, lines, color=INK)
-            y += len(lines) * LINE_MM + 1.2
-        axes.set_xticks(list(places.values()))
-        axes.set_xticklabels([f"{n:g}" for n in places])
-        axes.set_xlim(-0.5, len(places) - 0.5)
-        values = rows[["low", "high"]].to_numpy().ravel()
-        known = np.maximum(np.append(values[np.isfinite(values)], 0.0), floor)
-        pad = 0.05 * (known.max() - known.min()) or 0.01
-        axes.set_ylim(known.min() - pad, known.max() + pad)
-        ticks_along(axes, _BODY_MM, upwards=True)
-        bottom = page.top + _BODY_MM + _AXIS_MM - LINE_MM
-        page.text(MARGIN_MM + _LEFT_MM + width / 2, bottom, "Images labelled at the new site", ha="center")
-        page.figure.text(
-            (MARGIN_MM + LINE_MM / 2) / page.width,
-            1.0 - (page.top + _BODY_MM / 2) / page.height,
-            axis,
-            rotation=90,
-            ha="center",
-            va="center",
-            color=MUTED,
-        )
+            y += height
         return page.figure
+
+
+def _panel(
+    page: Page,
+    place: tuple[float, float, float],
+    rows: pd.DataFrame,
+    names: list[str],
+    limits: tuple[float, float],
+    first: bool,
+) -> None:
+    x, y, width = place
+    axes = page.axes(x, y, width, _BODY_MM)
+    axes.axhline(0, color=INK, linewidth=0.6)
+    places = {n: number for number, n in enumerate(sorted(rows["n_images"].unique()))}
+    for k, name in enumerate(names):
+        colour, marker = _COLOURS[k % len(_COLOURS)], list(_MARKERS)[k % len(_MARKERS)]
+        mine = rows[rows["remedy"] == name].sort_values("n_images")
+        if not len(mine):
+            continue
+        at = np.array([places[n] for n in mine["n_images"]]) + _SPREAD * (k - (len(names) - 1) / 2)
+        reach = np.maximum(np.nan_to_num(np.stack([mine["value"] - mine["low"], mine["high"] - mine["value"]])), 0)
+        axes.errorbar(at, mine["value"], yerr=reach, fmt="-", color=colour, linewidth=0.9, elinewidth=0.8)
+        shown = mine["shown"].to_numpy() > 0
+        for filled in (True, False):
+            axes.plot(
+                at[shown == filled],
+                mine["value"].to_numpy()[shown == filled],
+                marker,
+                color=colour,
+                markerfacecolor=colour if filled else "white",
+                markersize=3.6,
+                markeredgewidth=0.8,
+            )
+    axes.set_xticks(list(places.values()))
+    axes.set_xticklabels([f"{n:g}" for n in places])
+    axes.set_xlim(-0.5, max(len(places), 1) - 0.5)
+    axes.set_ylim(*limits)
+    ticks_along(axes, _BODY_MM, upwards=True)
+    axes.tick_params(labelleft=first)
+
+
+def _key(page: Page, x: float, y: float, entries: list[tuple[str, list[str]]]) -> None:
+    for k, (_, lines) in enumerate(entries):
+        colour = _COLOURS[k % len(_COLOURS)]
+        page.text(x + 1.0, y, list(_MARKERS.values())[k % len(_MARKERS)], color=colour)
+        page.lines(x + 4.5, y, lines, color=INK)
+        y += len(lines) * LINE_MM + 0.8

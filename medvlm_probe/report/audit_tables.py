@@ -56,6 +56,16 @@ def _facts(value: Any) -> Sequence[Record]:
     return rows
 
 
+def _reread(value: Any) -> Sequence[Record]:
+    """Return a row a share of labels read again."""
+    return list((value.get("reread") or {}).get("outcomes") or ())
+
+
+def _left_out(value: Any) -> Sequence[Record]:
+    """Return a row a repair that was not fitted, with the reason."""
+    return [{"repair": name, "reason": reason} for name, reason in (value.get("left_out") or {}).items()]
+
+
 def _sides(value: Any) -> Sequence[Record]:
     """Return a row a label and metric: at the reference, here, and the difference; or why there is none."""
     whole = [row for row in value if row.get("by", "all") == "all"]
@@ -290,14 +300,23 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "repair",
         "What repairs it?",
-        "Each repair is fitted on labels of the site and measured on other patients of the site.",
+        "Each repair is fitted on labels of the site, the same for all, and measured on other patients of the site. "
+        "Gains are falls of the Brier score, with intervals over these patients and over draws of the labelled images; "
+        "p is corrected over all repairs and sizes.",
         (
             TableLayout(
                 "Repairs by labels spent",
                 under("outcomes"),
-                ("words", "n_images", "labels_used", "metrics.auroc", "metrics.brier", "brier_gain"),
+                ("words", "n_images", "labels_used", "metrics.auroc", "metrics.brier", "brier_gain", "p_adjusted"),
                 ("outcomes", "labels"),
             ),
+            TableLayout(
+                "Labels read again: gain over none read again",
+                _reread,
+                ("words", "n_images", "metrics.auroc", "metrics.brier", "brier_gain", "p_adjusted"),
+                ("reread",),
+            ),
+            TableLayout("Not fitted", _left_out, ("repair", "reason"), ("left_out",)),
         ),
     ),
     Question(

@@ -97,6 +97,21 @@ def trainable_tower(model: VisionLanguageModel, last_blocks: int | None = None) 
     return TrainableTower(twin, tuple(getattr(twin.module, part) for part in parts), chosen, n_frozen)
 
 
+def blocks_of(model: VisionLanguageModel) -> str:
+    """Return the name, within a model's `module`, of the list of its image tower's transformer blocks.
+
+    Raises:
+        ModelError: there is none.
+    """
+    module: Any = getattr(model, "module", None)
+    parts = next((parts for parts in IMAGE_PARTS if all(hasattr(module, part) for part in parts)), ())
+    for name, _ in module.named_parameters() if module is not None else ():
+        match = _BLOCK.match(name)
+        if match and name.startswith(tuple(f"{part}." for part in parts)):
+            return match["list"].rstrip(".")
+    raise ModelError(f"The image tower of {model.name} is not made of transformer blocks.")
+
+
 def trainable_model(model: VisionLanguageModel) -> TrainableTower:
     """Return a copy of a model both of whose towers require gradients; the logit scale stays as it is.
 

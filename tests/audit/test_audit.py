@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from medvlm_probe.audit.facts import pixel_facts
 from medvlm_probe.audit.inputs import Side, halves
 from medvlm_probe.audit.performance_by_site import examine_performance
 from medvlm_probe.audit.policy import parse_policy
-from medvlm_probe.audit.repair import aligned, examine_repair
 from medvlm_probe.audit.traps import find_traps
 from medvlm_probe.audit.verdicts import Explanation
 from medvlm_probe.cohort.catalog import load_cohort
@@ -30,7 +28,7 @@ from medvlm_probe.errors import InputError
 from medvlm_probe.metrics.proportions import clopper_pearson_interval, wilson_interval
 from medvlm_probe.types import Estimate
 
-from .two_hospitals import LABELS, hospital, inputs_of, score
+from .two_hospitals import LABELS, hospital, inputs_of
 
 POLICY = parse_policy(
     "\n".join(
@@ -192,37 +190,6 @@ def test_differences_square_and_add() -> None:
     assert found.low == pytest.approx(-0.1 - np.hypot(0.1, 0.04))
     assert found.high == pytest.approx(-0.1 + np.hypot(0.08, 0.05))
     assert (found.n, found.n_groups) == (50, 50)
-
-
-def test_alignment_gives_the_site_the_reference_s_moments() -> None:
-    rng = np.random.default_rng(0)
-    reference, site = rng.normal(size=(4000, 5)) + 3, rng.normal(size=(4000, 5)) * [1, 2, 0.5, 1, 1] + 2
-    moved = aligned(site, site, reference)
-    own = reference / np.linalg.norm(reference, axis=1, keepdims=True)
-    assert moved.mean(axis=0) == pytest.approx(own.mean(axis=0))
-    before = site / np.linalg.norm(site, axis=1, keepdims=True)
-    far = np.abs(np.cov(before.T) - np.cov(own.T)).max()
-    assert np.abs(np.cov(moved.T) - np.cov(own.T)).max() < 0.35 * far
-
-
-def test_a_site_with_stretched_scores_is_repaired_on_patients_that_no_remedy_saw(tmp_path: Path) -> None:
-    cohort, vectors = hospital(tmp_path / "b", 400, 1, prefix="q")
-    vectors[:, 0] += 3.0  # every image looks like cardiomegaly
-    inputs = inputs_of(hospital(tmp_path / "a", 400, 0), (cohort, vectors))
-    found = examine_repair(inputs, score, sizes=(40,))
-    assert found.n_pool + found.n_held_out == 400
-    by = {(outcome.remedy, outcome.n_images): outcome for outcome in found.outcomes}
-    assert by["none", 0].brier_gain.value == 0
-    assert by["platt", 40].brier_gain.low > 0
-    assert by["platt", 40].n_draws > 1
-    most = max(n for remedy, n in by if remedy == "thresholds")
-    before = by["none", 0].metrics["balanced_accuracy"].value
-    assert by["thresholds", most].metrics["balanced_accuracy"].value > before + 0.05
-    assert by["linear probe", most].brier_gain.low > 0
-    assert "Brier" in found.sentence
-    blind = replace(inputs, site=replace(inputs.site, targets=np.full_like(inputs.site.targets, np.nan)))
-    with pytest.raises(InputError):
-        examine_repair(blind, score)
 
 
 def test_an_age_probe_finds_children_where_ages_are_not_given(tmp_path: Path) -> None:

@@ -29,17 +29,23 @@ def test_outlier_scores_of_both_sides_add_up_to_all_images() -> None:
 def test_a_remedy_that_ruins_everything_is_written_not_drawn() -> None:
     table = pd.DataFrame(
         {
-            "remedy": ["platt", "platt", "label shift"],
-            "n_images": [16, 64, 0],
-            "value": [0.01, 0.04, -0.9],
-            "low": [-0.01, 0.03, -1.0],
-            "high": [0.02, 0.05, -0.8],
+            "family": ["curves", "curves", "none", "none"],
+            "remedy": ["platt", "platt", "label shift", "alignment"],
+            "n_images": [16, 64, 0, 0],
+            "value": [0.01, 0.04, -0.9, 0.02],
+            "low": [-0.01, 0.03, -1.0, 0.01],
+            "high": [0.02, 0.05, -0.8, 0.03],
+            "shown": [0, 1, 1, 1],
         }
     )
-    figure = repair_curves(table, axis="Gain", words={"platt": "A curve", "label shift": "Frequencies"})
-    assert "Frequencies (−0.90)" in figure.get_label()
-    (axes,) = figure.axes
-    assert axes.get_ylim()[0] > -0.1
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["16", "64"]
+    words = {"platt": "A curve", "label shift": "Frequencies"}
+    figure = repair_curves(table, axis="Gain", words=words, counts={"none": "Nothing"})
+    assert "Frequencies, 0 images (−0.90)" in figure.get_label()
+    first, second = figure.axes
+    assert first.get_ylim() == second.get_ylim()
+    assert first.get_ylim()[0] > -0.1
+    assert [tick.get_text() for tick in first.get_xticklabels()] == ["16", "64"]
+    filled = [line for line in first.lines if line.get_marker() == "o" and line.get_markerfacecolor() != "white"]
+    assert [line.get_ydata().tolist() for line in filled] == [[0.04]]
     with pytest.raises(InputError):
         repair_curves(table.iloc[:0], axis="Gain", words={})
