@@ -12,27 +12,39 @@ from medvlm_probe.audit.inputs import FEWEST_PEOPLE, AuditInputs, Side, people
 from medvlm_probe.errors import InputError
 from medvlm_probe.metrics.baselines import NO_FINDING
 from medvlm_probe.metrics.classification import any_present
-from medvlm_probe.metrics.proportions import proportion
 from medvlm_probe.shift.identification import ShiftIdentification, identify_shift
 from medvlm_probe.types import Estimate
 
 _SENTENCES = {
-    "none": "Neither the frequency of findings nor the look of the images is shown to have moved.",
-    "prevalence": "The frequency of findings moved ({reference} at the reference, {site} here by its scores), and that "
-    "explains the distance: images look alike otherwise.",
-    "covariate": "The look of the images moved. Whether the frequency of findings moved too cannot be told from the "
-    "images alone.",
-    "both": "Both moved: the look of the images, and the frequency of findings ({reference} at the reference, {shape} "
-    "here by the shape of the scores).",
+    "none": "Neither the frequency of findings nor the look of the images is shown to have moved",
+    "prevalence": "The frequency of findings moved ({reference} of images have any at the reference, {site} here), and "
+    "that explains the distance: images look alike otherwise",
+    "covariate": "The look of the images moved; that the frequency of findings moved too is not shown ({reference} of "
+    "images have any at the reference, {site} here)",
+    "both": "Both moved: the look of the images, and the frequency of findings ({reference} of images have any at the "
+    "reference, {site} here)",
+}
+
+_FOUNDATIONS = {
+    "none": ", by the model's scores alone.",
+    "prevalence": ", by the model's scores alone.",
+    "covariate": "; by the model's scores alone, and only if the new look moves them no further than the rest of the "
+    "embedding.",
+    "both": "; by the model's scores alone, and only if the new look moves them no further than the rest of the "
+    "embedding.",
 }
 
 
 @dataclass(frozen=True)
 class WhatMoved:
-    """The identification for any finding against none; `truth` is the frequency by the site's labels, if they tell."""
+    """The identification for any finding against none."""
 
     found: ShiftIdentification
-    truth: Estimate | None
+
+    @property
+    def truth(self) -> Estimate | None:
+        """The frequency by the site's labels, if they tell."""
+        return self.found.site_prevalence if self.found.evidence == "labels" else None
 
     @property
     def look_moved(self) -> bool:
@@ -41,19 +53,20 @@ class WhatMoved:
 
     @property
     def sentence(self) -> str:
-        """What moved, in one sentence."""
+        """What moved, and by which evidence, in one sentence; with the site's labels, also what scores would have told.
+
+        A site's frequency by its scores is that which allows for the new look, where the look moved.
+        """
         f = self.found
-        said = _SENTENCES[f.shift].format(
-            reference=f"{100 * f.reference_prevalence.value:.0f} %",
-            site=f"{100 * f.site_prevalence.value:.0f} %",
-            shape=f"{100 * f.shape_prevalence.value:.0f} %",
-        )
+        told = f.prevalence_despite_move if self.truth is None and self.look_moved else f.site_prevalence
+        said = _SENTENCES[f.shift].format(reference=f"{100 * f.reference_prevalence.value:.0f} %", site=_percent(told))
         if self.truth is None:
-            return said
-        t = self.truth
-        known = f"By the site's own labels {100 * t.value:.0f} % [{100 * t.low:.0f}, {100 * t.high:.0f}] have a finding"
-        wrong = f.shift in ("prevalence", "both") and not _agree(f, t)
-        return f"{said} {known}" + (", so the estimate from scores is not to be believed." if wrong else ".")
+            return said + _FOUNDATIONS[f.shift]
+        scores = f.prevalence_despite_move
+        right = scores.low <= self.truth.high and self.truth.low <= scores.high
+        return f"{said}, by the site's own labels. Scores alone would have told {_percent(scores)}: " + (
+            "in agreement." if right else "not to be believed here."
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values; undefined numbers are None."""
@@ -61,21 +74,23 @@ class WhatMoved:
         return {
             "sentence": self.sentence,
             "shift": f.shift,
+            "evidence": f.evidence,
             "truth": self.truth.to_json() if self.truth else None,
             "reference_prevalence": f.reference_prevalence.to_json(),
             "site_prevalence": f.site_prevalence.to_json(),
-            "shape_prevalence": f.shape_prevalence.to_json(),
+            "prevalence_despite_move": f.prevalence_despite_move.to_json(),
+            "look_moved_by": f.look_moved_by,
+            "separation": f.separation,
             "overall": f.overall.to_json(),
             "prevalence": f.prevalence.to_json(),
             "remaining": f.remaining.to_json(),
+            "despite_move": f.despite_move.to_json(),
             "effective_share": f.effective_share,
         }
 
 
-def _agree(found: ShiftIdentification, truth: Estimate) -> bool:
-    """Return whether the estimate that is told and the truth may be the same."""
-    told = found.shape_prevalence if found.shift == "both" else found.site_prevalence
-    return told.low <= truth.high and truth.low <= told.high
+def _percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.0f} % [{100 * estimate.low:.0f}, {100 * estimate.high:.0f}]"
 
 
 def any_finding(inputs: AuditInputs, side: Side) -> NDArray[np.float64]:
@@ -87,13 +102,23 @@ def any_finding(inputs: AuditInputs, side: Side) -> NDArray[np.float64]:
 
 
 def identify(inputs: AuditInputs) -> WhatMoved:
-    """Return what moved. Raises InputError where the reference has no labels of both kinds, or too few people."""
+    """Return what moved, by the site's labels where enough people with, and without, a finding are labelled.
+
+    Raises InputError where the reference has no labels of both kinds, or too few people.
+    """
     y = any_finding(inputs, inputs.whole_reference) if inputs.labels else np.array([])
     if not {0.0, 1.0} <= set(y[~np.isnan(y)].tolist()):
         raise InputError("The reference has no labels of both kinds: images with a finding and images without any.")
     first, second = inputs.whole_reference, inputs.site
-    found = identify_shift(y, first.vectors, second.vectors, first.groups, second.groups, rng=inputs.rng("what moved"))
-    truth = any_finding(inputs, second)
-    known = ~np.isnan(truth)
-    enough = min(people(second.groups[truth == kind]) for kind in (1, 0)) >= FEWEST_PEOPLE
-    return WhatMoved(found, proportion(truth[known] == 1, second.groups[known]) if enough else None)
+    labels = any_finding(inputs, second)
+    enough = min(people(second.groups[labels == kind]) for kind in (1, 0)) >= FEWEST_PEOPLE
+    found = identify_shift(
+        y,
+        first.vectors,
+        second.vectors,
+        first.groups,
+        second.groups,
+        rng=inputs.rng("what moved"),
+        site_labels=labels if enough else None,
+    )
+    return WhatMoved(found)
