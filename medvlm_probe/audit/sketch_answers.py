@@ -40,8 +40,8 @@ from medvlm_probe.types import Estimate
 
 NOT_FROM_A_SKETCH: Mapping[str, str] = {
     "facts": "The reference is a sketch, which holds no facts of acquisition or of patients to compare with.",
-    "what_moved": "It weighs the reference's own vectors anew, and a sketch holds none; so estimated frequencies of "
-    "findings rest on the assumption that images look alike.",
+    "what_moved": "Findings that became more frequent and images that look different are told apart by the reference's "
+    "own vectors, and a sketch holds none.",
     "shift_by_label": "It compares vectors of images with one label, and a sketch tells of all images together.",
     "why": "It changes the reference's own images, and a sketch holds none.",
     "crowding": "It compares distances between vectors with the reference's, and a sketch holds none; 'embed-dist' "
@@ -140,7 +140,6 @@ class AgainstSketch:
             distance.mmd.n,
             distance.mmd.n_groups,
             "Fréchet distance of sketches, above 0 also without a shift",
-            reliable=False,
         )
         taken = time.perf_counter() - start
         none = (math.nan,) * 3

@@ -166,8 +166,8 @@ def _counts(given: GivenSketch, inputs: AuditInputs) -> dict[str, int | str]:
         "group": inputs.site.cohort.group_kind,
         **images,
         "reference_people": told["patients"],
-        "compared_stand_ins": len(inputs.reference),
-        "chosen_on_stand_ins": len(inputs.chosen_on),
+        "compared_patients": len(inputs.reference),
+        "chosen_on_patients": len(inputs.chosen_on),
         "site_images": len(inputs.site),
         "site_people": people(inputs.site.groups),
     }

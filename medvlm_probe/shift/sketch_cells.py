@@ -59,6 +59,17 @@ def run_ends(weights: FloatArray) -> NDArray[np.int64]:
     return np.array([*ends[:-1], len(weights) - 1], dtype=np.int64)
 
 
+def joint_run_ends(first: FloatArray, second: FloatArray) -> NDArray[np.int64]:
+    """Return the last bin of each run that may be told of both rows, (n,) each, as short as `FEWEST` of either allow."""
+    ends, totals = [], np.zeros(2)
+    for k, weights in enumerate(np.stack([first, second], axis=1)):
+        totals += weights
+        if totals.min() >= FEWEST:
+            ends.append(k)
+            totals[:] = 0
+    return np.array([*ends[:-1], len(first) - 1], dtype=np.int64)
+
+
 def told_at(ends: IntArray, *rows: FloatArray) -> tuple[Array, ...]:
     """Return each row (n,) with the sum of every run at its end, and NaN elsewhere."""
     found = []

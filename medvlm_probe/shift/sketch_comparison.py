@@ -158,7 +158,8 @@ def _label(reference: Sketch, site: Sketch, k: int) -> LabelFromSketches:
 
 
 def _prevalence(sketch: Sketch, k: int) -> Estimate:
-    positive, negative = sketch.calls[k, [POSITIVE, NEGATIVE]].sum(axis=1)
+    cells = [label_cells(sketch, k, value) for value in (POSITIVE, NEGATIVE)]
+    positive, negative = (math.nan if found is None else float(found.weights.sum()) for found in cells)
     return _share(positive, negative)
 
 

@@ -24,7 +24,7 @@ suppression of exact cells alone. Noise is drawn in floating point, whose last d
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +39,7 @@ from medvlm_probe.shift.sketch_cells import (
     called_bins,
     coarse_label_ends,
     coarse_outlier_ends,
+    joint_run_ends,
     run_ends,
     told_at,
 )
@@ -112,20 +113,23 @@ def _noised(sketch: Sketch, epsilon: float, delta: float, rng: np.random.Generat
     }
     if "calls" in noise:
         arrays["calls"] = np.where(arrays["calls"] < FEWEST, np.nan, arrays["calls"])
-        sds = noise["label_weights"], noise["label_confidence"]
         weights, confidence = np.empty_like(sketch.label_weights), np.empty_like(sketch.label_weights)
         for k, threshold in enumerate(sketch.plan.thresholds):
             ends = coarse_label_ends(threshold)
             split = int(np.searchsorted(ends, called_bins(threshold)))
-            for value in range(weights.shape[1]):
-                rows = sketch.label_weights[k, value], sketch.label_confidence[k, value]
-                weights[k, value], confidence[k, value] = _noisy_rows(rows, ends, (0, split), sds, rng)
+            rows = [_noisy(row, ends, noise["label_weights"], rng) for row in sketch.label_weights[k]]
+            sums = [_noisy(row, ends, noise["label_confidence"], rng) for row in sketch.label_confidence[k]]
+            for value, runs in enumerate(_label_runs(rows, [(0, split)] * len(rows))):
+                told = np.full((2, weights.shape[2]), np.nan)
+                told[:, ends] = told_at(runs, rows[value], sums[value])
+                weights[k, value], confidence[k, value] = told
         arrays |= {"label_weights": weights, "label_confidence": confidence}
     if "outlier_weights" in noise:
-        ends, sd = coarse_outlier_ends(), noise["outlier_weights"]
-        arrays["outlier_weights"] = np.array(
-            [_noisy_rows((row,), ends, (0,), (sd,), rng)[0] for row in sketch.outlier_weights]
-        )
+        ends = coarse_outlier_ends()
+        arrays["outlier_weights"] = np.full_like(sketch.outlier_weights, np.nan)
+        for told, row in zip(arrays["outlier_weights"], sketch.outlier_weights, strict=True):
+            noisy = _noisy(row, ends, noise["outlier_weights"], rng)
+            told[ends] = told_at(run_ends(noisy), noisy)[0]
     return replace(
         sketch,
         kind="export",
@@ -137,36 +141,50 @@ def _noised(sketch: Sketch, epsilon: float, delta: float, rng: np.random.Generat
     )
 
 
-def _noisy_rows(
-    rows: Sequence[FloatArray], ends: IntArray, starts: Sequence[int], sds: Sequence[float], rng: np.random.Generator
-) -> list[Array]:
-    """Return rows of bins, put together up to `ends`, with noise, and then into runs; the first has the patients."""
-    noisy = [told_at(ends, row)[0][ends] + rng.normal(0, sd, len(ends)) for row, sd in zip(rows, sds, strict=True)]
-    runs = _runs(noisy[0], starts)
-    found = [np.full(len(row), np.nan) for row in rows]
-    for told, values in zip(found, noisy, strict=True):
-        told[ends] = told_at(runs, values)[0]
-    return found
+def _noisy(row: FloatArray, ends: IntArray, sd: float, rng: np.random.Generator) -> Array:
+    """Return the sums of a row's bins up to each end, with noise."""
+    return np.asarray(told_at(ends, row)[0][ends] + rng.normal(0, sd, len(ends)))
+
+
+def _label_runs(rows: Sequence[FloatArray], starts: Sequence[Sequence[int]]) -> list[NDArray[np.int64]]:
+    """Return the last bins of the runs of each value of a label; those of positives and negatives end together where
+    they can, so that both can be held against each other.
+
+    Args:
+        rows: patients in each bin, a row for each value.
+        starts: where runs begin anew, for each value; the same for positives and negatives.
+    """
+    joint = _in_parts(lambda first, last: joint_run_ends(*(r[first:last] for r in rows[:2])), starts[0], len(rows[0]))
+    alike = [0, *(joint[:-1] + 1).tolist()]
+    return [_runs(row, alike if value < 2 else starts[value]) for value, row in enumerate(rows)]
 
 
 def _runs(weights: FloatArray, starts: Sequence[int]) -> NDArray[np.int64]:
-    """Return the last cell of each run, none going on across a start."""
-    parts = zip(starts, [*starts[1:], len(weights)], strict=True)
-    return np.concatenate([run_ends(weights[first:last]) + first for first, last in parts])
+    """Return the last bin of each run, none going on across a start."""
+    return _in_parts(lambda first, last: run_ends(weights[first:last]), starts, len(weights))
+
+
+def _in_parts(ends: Callable[[int, int], NDArray[np.int64]], starts: Sequence[int], n: int) -> NDArray[np.int64]:
+    """Return the ends found in each part of n bins, part by part."""
+    parts = zip(starts, [*starts[1:], n], strict=True)
+    return np.concatenate([ends(first, last) + first for first, last in parts])
 
 
 def _suppressed(sketch: Sketch) -> Sketch:
     values = hidden_cells(np.asarray(sketch.call_patients.max(axis=2)), np.asarray(sketch.calls.sum(axis=2)))
     calls = values[..., None] | hidden_cells(sketch.call_patients, sketch.calls)
+    # Calls of positives and negatives are told together or not at all, for their runs end together.
+    calls[:, :2] |= calls[:, :2].any(axis=(1, 2), keepdims=True)
     # Residuals give the positives away: known patients and the mean residual, less the mean probability.
     untold = np.asarray(values[:, :2].any(axis=1))
     weights, confidence = np.full_like(sketch.label_weights, np.nan), np.full_like(sketch.label_confidence, np.nan)
-    for k, value in np.argwhere(~values).tolist():
-        split = called_bins(sketch.plan.thresholds[k])
-        # A side of the threshold that is not told alone is told of together with the other, or has nobody.
-        starts = (0, split) if not calls[k, value].any() else (0,)
-        rows = sketch.label_weights[k, value], sketch.label_confidence[k, value]
-        weights[k, value], confidence[k, value] = told_at(_runs(rows[0], starts), *rows)
+    for k, threshold in enumerate(sketch.plan.thresholds):
+        rows = sketch.label_weights[k]
+        starts = [(0,) if hidden.any() else (0, called_bins(threshold)) for hidden in calls[k]]
+        runs = _label_runs(rows, starts) if not untold[k] else [_runs(r, s) for r, s in zip(rows, starts, strict=True)]
+        for value in np.flatnonzero(~values[k]).tolist():
+            sums = sketch.label_confidence[k, value]
+            weights[k, value], confidence[k, value] = told_at(runs[value], rows[value], sums)
     outliers = [told_at(run_ends(row), row)[0] for row in sketch.outlier_weights]
     return replace(
         sketch,

@@ -272,7 +272,7 @@ def test_stand_ins_are_the_patients_as_coarse_as_told(images: Images) -> None:
     exported = stand_ins(export_sketch(working), 0, most=10_000)
     assert exported is not None
     assert exported.present.sum() == found.present.sum()
-    assert len(exported.centres) < len(found.centres)
+    assert 10 <= len(exported.centres) < len(found.centres)
     means = [side.centres[side.cell].mean() for side in (found, exported)]
     assert means[0] == pytest.approx(means[1], abs=1e-4)
     unknown = replace(working, label_weights=np.full_like(working.label_weights, np.nan))
