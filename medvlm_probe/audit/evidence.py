@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medvlm_probe.audit.calibration import Calibration
+from medvlm_probe.audit.crowding import LabelsCrowding
 from medvlm_probe.audit.data_shift import DataShift
 from medvlm_probe.audit.facts import FactsFound
 from medvlm_probe.audit.label_frequency import LabelFrequencies
@@ -14,8 +15,10 @@ from medvlm_probe.audit.outlying import Outlying
 from medvlm_probe.audit.performance_by_site import Performance
 from medvlm_probe.audit.practice import Practice
 from medvlm_probe.audit.repair import Repair
+from medvlm_probe.audit.shift_by_label import ShiftByLabel
 from medvlm_probe.audit.sizes import SampleSizes
 from medvlm_probe.audit.traps import Trap
+from medvlm_probe.audit.triggers import Triggers
 from medvlm_probe.audit.verdicts import Verdict
 from medvlm_probe.audit.what_moved import WhatMoved
 from medvlm_probe.audit.why import Why
@@ -25,15 +28,18 @@ QUESTIONS: Mapping[str, str] = {
     "facts": "What was examined, and how was it acquired?",
     "shift": "Has the data moved?",
     "what_moved": "What moved?",
+    "shift_by_label": "Whose images moved?",
     "label_shift": "How frequent are the findings?",
     "why": "Why did it move?",
     "outliers": "Is an image unlike anything seen?",
+    "crowding": "Do labels crowd together?",
     "performance": "Does it still work?",
     "calibration": "Can its confidence be believed?",
     "label_free": "What can be told without labels?",
     "sample_sizes": "How sure must we be?",
     "practice": "What happens in practice?",
     "repair": "What repairs it?",
+    "triggers": "When must it be stopped, or trained anew?",
 }
 """The questions by their key in the JSON, in the order in which they are asked."""
 
@@ -69,10 +75,13 @@ class AuditEvidence:
     counts: Mapping[str, int | str]
     seconds: Mapping[str, float]
     notes: tuple[str, ...] = ()
+    shift_by_label: ShiftByLabel | None = None
+    crowding: LabelsCrowding | None = None
+    triggers: Triggers | None = None
 
     def sentences(self) -> dict[str, str]:
         """Return one plain sentence for each question, in the order in which they are asked."""
-        worded = {"label_shift", "performance", "sample_sizes", "practice"}
+        worded = {"label_shift", "performance", "sample_sizes", "practice", "shift_by_label", "crowding"}
         found = {}
         for name in QUESTIONS:
             answer = getattr(self, name)

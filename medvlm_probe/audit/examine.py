@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from medvlm_probe.audit.age_probe import Childlike
 from medvlm_probe.audit.calibration import examine_calibration
+from medvlm_probe.audit.crowding import examine_crowding
 from medvlm_probe.audit.data_shift import examine_shift
 from medvlm_probe.audit.evidence import AuditEvidence
 from medvlm_probe.audit.facts import SAMPLED, examine_facts
@@ -20,8 +21,10 @@ from medvlm_probe.audit.policy import Policy
 from medvlm_probe.audit.practice import examine_practice
 from medvlm_probe.audit.repair import NOT_ASKED as REPAIR_NOT_ASKED
 from medvlm_probe.audit.repair import Repair
+from medvlm_probe.audit.shift_by_label import examine_shift_by_label
 from medvlm_probe.audit.sizes import examine_sizes
 from medvlm_probe.audit.traps import find_traps
+from medvlm_probe.audit.triggers import examine_triggers
 from medvlm_probe.audit.verdicts import Explanation, JudgedOn, check_labels, judge
 from medvlm_probe.audit.what_moved import identify
 from medvlm_probe.audit.why import NOT_ASKED as WHY_NOT_ASKED
@@ -100,18 +103,24 @@ def examine(
     )
     shift = ask("shift", lambda: examine_shift(inputs, n_permutations=settings.n_permutations))
     what_moved = ask("what_moved", lambda: identify(inputs))
+    by_label = ask("shift_by_label", lambda: examine_shift_by_label(inputs, n_permutations=settings.n_permutations))
     label_shift = ask("label_shift", lambda: estimate_frequencies(inputs))
     outliers = ask("outliers", lambda: examine_outliers(inputs, logit_scale=settings.logit_scale))
+    crowding = ask("crowding", lambda: examine_crowding(inputs))
     performance = ask("performance", lambda: examine_performance(inputs))
     calibration = ask("calibration", lambda: examine_calibration(inputs))
     label_free = ask("label_free", lambda: estimate_without_labels(inputs))
     believed = not (what_moved is not None and what_moved.look_moved)
     sizes = ask("sample_sizes", lambda: examine_sizes(inputs, performance, label_shift if believed else None))
-    practice = ask("practice", lambda: examine_practice(inputs, performance, label_shift, believed=believed))
+    practice = ask(
+        "practice",
+        lambda: examine_practice(inputs, performance, label_shift, believed=believed, outliers=outliers),
+    )
     why = ask("why", lambda: _why(inputs, settings))
     repair = ask("repair", lambda: _repair(inputs, settings))
     traps = find_traps(inputs, facts, childlike=settings.childlike, seen=settings.seen)
-    judged_on = JudgedOn(inputs, shift, outliers, calibration, settings.explanations, interview.skipped)
+    judged_on = JudgedOn(inputs, shift, outliers, calibration, settings.explanations, interview.skipped, practice)
+    triggers = ask("triggers", lambda: examine_triggers(policy, judged_on))
     return AuditEvidence(
         facts=facts,
         shift=shift,
@@ -133,6 +142,9 @@ def examine(
         counts=_counts(inputs),
         seconds=interview.seconds,
         notes=inputs.notes,
+        shift_by_label=by_label,
+        crowding=crowding,
+        triggers=triggers,
     )
 
 

@@ -1,78 +1,38 @@
-"""A policy: rules in plain words, read from TOML by a parser of our own."""
+"""A policy: rules in plain words and triggers in the same words, read from TOML."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from medvlm_probe.cohort.labels import CHEXPERT_LABELS
+from medvlm_probe.audit.rules import CONFIDENCE, FORMS, PLANNED, Rule, count, parse_rule, percentage
+from medvlm_probe.audit.trigger_rules import TRIGGER_FORMS, Trigger, parse_trigger
 from medvlm_probe.errors import InputError, unknown_name
 from medvlm_probe.runs import parse_toml
 
-PERFORMANCE = ("recall", "specificity", "precision", "f1", "auroc", "average_precision")
-CALIBRATION = ("overconfidence", "ece", "brier")
-SHIFT_MEASURES = ("mmd", "classifier", "energy", "frechet", "directions")
-SUBJECTS = (*PERFORMANCE, *CALIBRATION, "shift", "outlier_share")
-EACH, RARE = "each_label", "rare_labels"
-SETS = (EACH, RARE)
-
-PLANNED = 30
-CONFIDENCE = 0.95
 MAX_RULES = 200
 
-Operator = Literal[">=", "<=", "usable"]
-
-_RULE = re.compile(
-    r"^(?P<subject>[a-z][a-z0-9_ -]*?)\s*(?:\(\s*(?P<of>[^()]*?)\s*\))?\s*(?P<op>>=|<=|≥|≤)\s*"
-    r"(?P<number>[+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*(?P<percent>%)?\s*(?P<rest>.*)$"
-)
-_CONFIDENCE = re.compile(r"^with\s+(?P<level>\d+(?:\.\d+)?)\s*%\s+confidence$")
-_BEYOND = re.compile(r"^no shift beyond\s+(?P<number>\d+(?:\.\d*)?|\.\d+)(?:\s+by\s+(?P<of>[a-z_]+))?\s*(?P<rest>.*)$")
-_USABLE = re.compile(r"^explanation\s*(?:\(\s*(?P<of>[^()]*?)\s*\))?\s*usable$")
-_FORMS = "'recall(cardiomegaly) >= 0.80 with 95 % confidence', 'no shift beyond 0.05 by mmd' or 'explanation usable'"
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One rule.
-
-    Attributes:
-        text: as the policy gives it.
-        subject: of `SUBJECTS`, or `explanation`.
-        of: a label, `each_label`, `rare_labels`, a shift measure, or "" (all labels together).
-        operator: `usable` for explanations.
-        limit: the number compared with; 0 for explanations.
-        confidence: of the one-sided bound, in (.5, 1).
-        because: why the rule is there.
-        planned: people that the evidence was planned with (with the finding, for rules about one label); fewer never
-            pass.
-    """
-
-    text: str
-    subject: str
-    of: str
-    operator: Operator
-    limit: float
-    confidence: float = CONFIDENCE
-    because: str = ""
-    planned: int = PLANNED
-
-    @property
-    def at_least(self) -> bool:
-        """Whether larger is better."""
-        return self.operator == ">="
+_KEYS = ("name", "rule", "trigger", "confidence", "planned")
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Rules with a name."""
+    """Rules with a name, and the triggers that stop use or call for retraining once the model is in use."""
 
     name: str
     rules: tuple[Rule, ...]
+    triggers: tuple[Trigger, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the policy asks for as JSON values."""
+        return {
+            "name": self.name,
+            "rules": [vars(rule) for rule in self.rules],
+            "triggers": [trigger.to_json() for trigger in self.triggers],
+        }
 
 
 def default_policy() -> Policy:
@@ -101,114 +61,50 @@ def parse_policy(text: str, source: str) -> Policy:
         given = parse_toml(text)
     except ValueError as error:
         raise InputError(f"{source.capitalize()} is no valid TOML: {error}.") from error
-    unknown = sorted(set(given) - {"name", "rule", "confidence", "planned"})
+    unknown = sorted(set(given) - set(_KEYS))
     if unknown:
-        raise unknown_name(f"key in {source}", unknown[0], ("name", "rule", "confidence", "planned"))
+        raise unknown_name(f"key in {source}", unknown[0], _KEYS)
     rules = given.get("rule")
     if not isinstance(rules, list) or not 0 < len(rules) <= MAX_RULES:
         raise InputError(
-            f"{source.capitalize()} has no [[rule]] (or more than {MAX_RULES}). Write one: rule = {_FORMS}."
+            f"{source.capitalize()} has no [[rule]] (or more than {MAX_RULES}). Write one: rule = {FORMS}."
         )
-    confidence = _percentage(given.get("confidence", 100 * CONFIDENCE), source)
-    planned = _count(given.get("planned", PLANNED), source)
+    triggers = given.get("trigger", [])
+    if not isinstance(triggers, list) or len(triggers) > MAX_RULES:
+        raise InputError(f"{source.capitalize()}: write each trigger as [[trigger]], at most {MAX_RULES} of them.")
+    confidence = percentage(given.get("confidence", 100 * CONFIDENCE), source)
+    planned = count(given.get("planned", PLANNED), source)
     name = str(given.get("name", "policy"))
-    return Policy(name, tuple(_entry(entry, k, confidence, planned, source) for k, entry in enumerate(rules, 1)))
+    asked = tuple(_rule(entry, confidence, planned, f"Rule {k} of {source}") for k, entry in enumerate(rules, 1))
+    watched = tuple(
+        _trigger(entry, confidence, planned, f"Trigger {k} of {source}") for k, entry in enumerate(triggers, 1)
+    )
+    return Policy(name, asked, watched)
 
 
-def parse_rule(text: str, *, confidence: float = CONFIDENCE, because: str = "", planned: int = PLANNED) -> Rule:
-    """Return the rule that a line of words holds.
-
-    Args:
-        text: such as `recall(cardiomegaly) >= 0.80 with 95 % confidence`.
-        confidence: where the text names none.
-        because: why the rule is there.
-        planned: people that the evidence was planned with.
-
-    Raises:
-        InputError: no rule, a limit out of range, or a confidence outside 50 to 100 %.
-        UnknownNameError: an unknown subject or shift measure.
-    """
-    words = " ".join(text.split())
-    lowered = words.lower()
-    usable = _USABLE.match(lowered)
-    if usable:
-        return Rule(words, "explanation", _snake(usable["of"] or ""), "usable", 0.0, confidence, because, planned)
-    beyond = _BEYOND.match(lowered)
-    if beyond:
-        measure = _measure(beyond["of"] or "mmd")
-        level = _confidence(beyond["rest"], confidence, words)
-        return Rule(words, "shift", measure, "<=", float(beyond["number"]), level, because, planned)
-    match = _RULE.match(lowered)
-    if not match:
-        raise InputError(f"'{words}' is no rule. Write one such as {_FORMS}.")
-    subject = _snake(match["subject"])
-    if subject not in SUBJECTS:
-        raise unknown_name("subject of a rule", subject, SUBJECTS)
-    of = _snake(match["of"] or "")
-    if subject == "shift":
-        of = _measure(of or "mmd")
-    elif subject == "outlier_share" and of:
-        raise InputError(f"'{words}': outlier share is of all images; leave the brackets out.")
-    elif subject in PERFORMANCE and not of:
-        raise InputError(f"'{words}': name the label, {subject}(cardiomegaly), or {subject}(each label).")
-    limit = float(match["number"]) / (100 if match["percent"] else 1)
-    operator: Operator = ">=" if match["op"] in (">=", "≥") else "<="
-    if (subject in PERFORMANCE or subject == "outlier_share") and not 0 <= limit <= 1:
-        raise InputError(f"'{words}': the limit must lie between 0 and 1 (or 0 and 100 %).")
-    wanted = ">=" if subject in PERFORMANCE else "<="
-    if operator != wanted:
-        raise InputError(f"'{words}': a rule about {subject.replace('_', ' ')} is written with {wanted}.")
-    return Rule(words, subject, of, operator, limit, _confidence(match["rest"], confidence, words), because, planned)
-
-
-def _entry(entry: Any, number: int, confidence: float, planned: int, source: str) -> Rule:
-    where = f"Rule {number} of {source}"
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("rule"), str):
-        raise InputError(f'{where} has no words: rule = "...", such as {_FORMS}.')
-    unknown = sorted(set(entry) - {"rule", "because", "planned"})
-    if unknown:
-        raise unknown_name(f"key in rule {number} of {source}", unknown[0], ("rule", "because", "planned"))
+def _rule(entry: Any, confidence: float, planned: int, where: str) -> Rule:
+    words, because, people = _entry(entry, "rule", (), planned, where)
     try:
-        return parse_rule(
-            entry["rule"],
-            confidence=confidence,
-            because=str(entry.get("because", "")),
-            planned=_count(entry.get("planned", planned), where),
-        )
+        return parse_rule(words, confidence=confidence, because=because, planned=people)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
 
 
-def _confidence(rest: str, default: float, words: str) -> float:
-    if not rest:
-        return default
-    match = _CONFIDENCE.match(rest)
-    if not match:
-        raise InputError(f"'{words}': '{rest}' is not understood; expected 'with 95 % confidence', or nothing.")
-    return _percentage(float(match["level"]), f"'{words}'")
+def _trigger(entry: Any, confidence: float, planned: int, where: str) -> Trigger:
+    words, because, people = _entry(entry, "when", ("do",), planned, where)
+    try:
+        return parse_trigger(words, str(entry.get("do", "")), confidence=confidence, because=because, planned=people)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
-def _percentage(value: Any, where: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 50 < value < 100:
-        raise InputError(f"{where}: a confidence of {value} %; expected more than 50 and less than 100.")
-    return float(value) / 100
-
-
-def _count(value: Any, where: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{where}: planned = {value}; expected a whole number of people, at least 1.")
-    return value
-
-
-def _measure(name: str) -> str:
-    if name not in SHIFT_MEASURES:
-        raise unknown_name("shift measure", name, SHIFT_MEASURES)
-    return name
-
-
-def _snake(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", text.strip().lower()).strip("_")
-
-
-KNOWN_LABELS = CHEXPERT_LABELS
-"""Labels that a rule may name though a cohort lacks them."""
+def _entry(entry: Any, key: str, more: tuple[str, ...], planned: int, where: str) -> tuple[str, str, int]:
+    """Return an entry's words, why it is there, and the people it is planned with."""
+    if not isinstance(entry, Mapping) or not isinstance(entry.get(key), str):
+        forms = FORMS if key == "rule" else TRIGGER_FORMS
+        raise InputError(f'{where} has no words: {key} = "...", such as {forms}.')
+    known = (key, *more, "because", "planned")
+    unknown = sorted(set(entry) - set(known))
+    if unknown:
+        raise unknown_name(f"key in {where[0].lower()}{where[1:]}", unknown[0], known)
+    return entry[key], str(entry.get("because", "")), count(entry.get("planned", planned), where)

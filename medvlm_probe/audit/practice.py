@@ -7,26 +7,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from medvlm_probe.audit.inputs import FEWEST_PEOPLE, AuditInputs, people
 from medvlm_probe.audit.label_frequency import LabelFrequencies, true_prevalence
+from medvlm_probe.audit.outlying import Outlying
 from medvlm_probe.audit.performance_by_site import Performance
+from medvlm_probe.audit.referral import (
+    CONFIDENCE,
+    NAMED,
+    OUTLIER,
+    LabelReferral,
+    ReferralPlan,
+    label_referral,
+    referral_plans,
+    referral_sentence,
+)
 from medvlm_probe.errors import InputError
 from medvlm_probe.metrics.baselines import NO_FINDING
 from medvlm_probe.metrics.proportions import proportion
-from medvlm_probe.shift.practice import (
-    PerThousand,
-    ReferralPoint,
-    choose_referral,
-    doubt_of_calls,
-    per_thousand,
-    referral_at,
-)
+from medvlm_probe.shift.practice import PerThousand, per_thousand
 from medvlm_probe.types import Estimate, finite_or_none
-
-LEAST_RECALL = 0.95
-"""What model and reader together shall find where a plan is chosen, at the reference."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +36,14 @@ class LabelPractice:
         label: its name.
         numbers: per 1,000 examinations at the site's prevalence.
         errors_from, prevalence_from: `site labels`, `reference`, or `estimated` without labels: where numbers are from.
-        plan: the referral plan on the images that it was chosen on; None where none reaches the recall.
-        at_site: the same plan at the site; None without labels there.
-        referred: share of the site's images that the plan sends to a reader.
+        referral: by `confidence` and by `outlier score`, the plan for this label.
     """
 
     label: str
     numbers: PerThousand
     errors_from: str
     prevalence_from: str
-    plan: ReferralPoint | None
-    at_site: ReferralPoint | None
-    referred: Estimate | None
+    referral: Mapping[str, LabelReferral]
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -60,20 +55,21 @@ class LabelPractice:
             "prevalence": self.numbers.prevalence.to_json(),
             "errors_from": self.errors_from,
             "prevalence_from": self.prevalence_from,
-            "referral": {
-                "least_recall": LEAST_RECALL,
-                "chosen_on_reference": _point(self.plan),
-                "at_site": _point(self.at_site),
-                "referred_at_site": self.referred.to_json() if self.referred else None,
-            },
+            "referral": self.referral[CONFIDENCE].to_json(),
+            "referral_by_outlier_score": self.referral[OUTLIER].to_json(),
         }
 
 
 @dataclass(frozen=True)
 class Practice:
-    """Every label in practice."""
+    """Every label in practice, and what plans for whole examinations would bring."""
 
     labels: tuple[LabelPractice, ...]
+    plans: tuple[ReferralPlan, ...] = ()
+
+    def plan(self, by: str) -> ReferralPlan | None:
+        """Return the plan that the share of referred examinations is watched by."""
+        return next((plan for plan in self.plans if plan.by == by and plan.share == NAMED), None)
 
     def sentence(self, words: Mapping[str, str]) -> str:
         """Which finding would be missed most."""
@@ -88,11 +84,14 @@ class Practice:
         )
         if worst.errors_from == "reference":
             text += ", if recall and specificity are the reference's, for the site's labels do not tell"
-        return text + "."
+        return " ".join(filter(None, (f"{text}.", referral_sentence(self.plans))))
 
     def to_json(self) -> dict[str, Any]:
         """Return every label's numbers as JSON."""
-        return {"labels": [entry.to_json() for entry in self.labels]}
+        return {
+            "labels": [entry.to_json() for entry in self.labels],
+            "referral_of_examinations": [plan.to_json() for plan in self.plans],
+        }
 
 
 def examine_practice(
@@ -101,6 +100,7 @@ def examine_practice(
     frequencies: LabelFrequencies | None,
     *,
     believed: bool = True,
+    outliers: Outlying | None = None,
 ) -> Practice:
     """Return every label's numbers; what the site's labels do not tell is taken from the reference, and says so.
 
@@ -108,6 +108,7 @@ def examine_practice(
         inputs: of the audit.
         performance: of the site; None where its labels tell nothing.
         frequencies: estimated without labels.
+        outliers: the scores that referral may go by; None refers by confidence alone.
         believed: False where such estimates are not to be relied on; the reference's prevalence then stands in.
 
     Raises:
@@ -132,10 +133,10 @@ def examine_practice(
             usable = believed and shift.verdict == "usable"
             prevalence, prevalence_from = (shift.em, "estimated") if usable else (shift.reference, "reference")
         numbers = per_thousand(recall, specificity, prevalence)
-        found.append(LabelPractice(label, numbers, errors_from, prevalence_from, *_referral(inputs, k)))
+        found.append(LabelPractice(label, numbers, errors_from, prevalence_from, label_referral(inputs, k, outliers)))
     if not found:
         raise InputError("No label has a recall and a prevalence that can be told.")
-    return Practice(tuple(found))
+    return Practice(tuple(found), referral_plans(inputs, outliers))
 
 
 def _errors(
@@ -157,33 +158,3 @@ def _errors(
         proportion(~called[y == 0], side.groups[y == 0]),
         "reference",
     )
-
-
-def _referral(inputs: AuditInputs, column: int) -> tuple[ReferralPoint | None, ReferralPoint | None, Estimate | None]:
-    """Return the plan on the half that it was chosen on, and at the site."""
-    deployed, chosen_on, site = inputs.deployed, inputs.chosen_on, inputs.site
-    if deployed is None or chosen_on.scores is None or site.scores is None or math.isnan(deployed.cuts[column]):
-        return None, None, None
-    cut = float(deployed.cuts[column])
-    doubts, calls = [], []
-    for side in (chosen_on, site):
-        p = deployed.probabilities(side.scores) if side.scores is not None else None
-        if p is None or not 0 < cut < 1:
-            return None, None, None
-        doubts.append(doubt_of_calls(p[:, column], cut))
-        calls.append(p[:, column] >= cut)
-    y = chosen_on.targets[:, column]
-    plan = choose_referral(y, calls[0], doubts[0], chosen_on.groups, least_recall=LEAST_RECALL)
-    if plan is None:
-        return None, None, None
-    truth = site.targets[:, column]
-    enough = min(people(site.groups[truth == kind]) for kind in (1, 0)) >= FEWEST_PEOPLE
-    at_site = referral_at(truth, calls[1], doubts[1], site.groups, plan.threshold) if enough else None
-    return plan, at_site, proportion(np.asarray(doubts[1] > plan.threshold), site.groups)
-
-
-def _point(point: ReferralPoint | None) -> dict[str, Any] | None:
-    if point is None:
-        return None
-    parts = ("referred", "recall", "specificity", "error", "team_recall")
-    return {"threshold": finite_or_none(point.threshold), **{name: getattr(point, name).to_json() for name in parts}}

@@ -14,7 +14,11 @@ from medvlm_probe.audit.calibration import DEPLOYED, RAW, Calibration
 from medvlm_probe.audit.data_shift import DataShift
 from medvlm_probe.audit.inputs import FEWEST_PEOPLE, AuditInputs, people
 from medvlm_probe.audit.outlying import Outlying
-from medvlm_probe.audit.policy import CALIBRATION, EACH, KNOWN_LABELS, PERFORMANCE, RARE, SETS, Policy, Rule
+from medvlm_probe.audit.policy import Policy
+from medvlm_probe.audit.practice import Practice
+from medvlm_probe.audit.referral import CONFIDENCE
+from medvlm_probe.audit.rules import CALIBRATION, EACH, KNOWN_LABELS, PERFORMANCE, RARE, SETS, Rule
+from medvlm_probe.audit.sketch_answers import SketchShift
 from medvlm_probe.errors import unknown_name
 from medvlm_probe.metrics.baselines import NO_FINDING
 from medvlm_probe.metrics.proportions import proportion
@@ -89,17 +93,19 @@ class JudgedOn:
     """
 
     inputs: AuditInputs
-    shift: DataShift | None
+    shift: DataShift | SketchShift | None
     outliers: Outlying | None
     calibration: Calibration | None
     explanations: Mapping[str, Explanation] | None
     skipped: Mapping[str, str]
+    practice: Practice | None = None
 
 
 def check_labels(policy: Policy, labels: Sequence[str]) -> None:
     """Refuse a policy that names a label which neither the audit nor CheXpert knows (UnknownNameError)."""
     known = {*labels, *KNOWN_LABELS, *SETS, ""}
-    for rule in policy.rules:
+    turned_round = [trigger.holds for trigger in policy.triggers if trigger.holds is not None]
+    for rule in (*policy.rules, *turned_round):
         if rule.subject != "shift" and rule.of not in known:
             raise unknown_name("label in the policy", rule.of, known - {""})
 
@@ -160,7 +166,7 @@ def _judged(rule: Rule, on: JudgedOn) -> Verdict:
     label = "" if rule.subject == "shift" else rule.of
     if label and label not in on.inputs.labels:
         return _unknown(rule, "The audit has no such label: the reference or the prompts lack it.", label)
-    bounds, n_people, why_not = _evidence(rule, on)
+    bounds, n_people, why_not = evidence_for(rule, on)
     if why_not:
         return _unknown(rule, why_not, label)
     verdict, reason = decide(rule, bounds, n_people)
@@ -178,7 +184,7 @@ def _judged(rule: Rule, on: JudgedOn) -> Verdict:
     )
 
 
-def _evidence(rule: Rule, on: JudgedOn) -> tuple[Estimate, int, str]:
+def evidence_for(rule: Rule, on: JudgedOn) -> tuple[Estimate, int, str]:
     """Return the value with one-sided bounds, the people that carry it, and why there is none."""
     inputs = on.inputs
     if rule.subject in PERFORMANCE:
@@ -195,8 +201,15 @@ def _evidence(rule: Rule, on: JudgedOn) -> tuple[Estimate, int, str]:
     if rule.subject == "shift":
         if on.shift is None:
             return UNDEFINED, 0, on.skipped.get("shift", "Shift was not examined.")
-        test = next(test for test in on.shift.report.tests if test.test == rule.of)
+        test = next((test for test in on.shift.report.tests if test.test == rule.of), None)
+        if test is None or (isinstance(on.shift, SketchShift) and math.isnan(test.effect.low)):
+            return UNDEFINED, 0, f"A reference that is a sketch gives no interval of a shift by {rule.of}."
         return rescaled(test.effect, rule.confidence), min(on.shift.report.n_groups), ""
+    if rule.subject == "referred_share":
+        plan = on.practice.plan(CONFIDENCE) if on.practice is not None else None
+        if plan is None:
+            return UNDEFINED, 0, on.skipped.get("practice", "There is no plan of referral by confidence.")
+        return rescaled(plan.referred, rule.confidence), plan.referred.n_groups, ""
     if on.outliers is None:
         return UNDEFINED, 0, on.skipped.get("outliers", "Outliers were not examined.")
     beyond = on.outliers.site_scores > on.outliers.threshold

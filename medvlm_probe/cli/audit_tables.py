@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from medvlm_probe.audit.crowding import DISTANCES
+from medvlm_probe.audit.referral import CONFIDENCE
 from medvlm_probe.cli.audit_repair_table import repair_table
 
 if TYPE_CHECKING:
@@ -24,14 +26,17 @@ def audit_tables(found: AuditEvidence) -> dict[str, pd.DataFrame]:
         "verdicts": pd.DataFrame([verdict.to_json() for verdict in found.verdicts]),
         "facts": _facts(found),
         "shift": _shift(found),
+        "shift_by_label": _shift_by_label(found),
         "label_shift": _label_shift(found),
         "outliers": _outliers(found),
+        "crowding": _crowding(found),
         "performance": _performance(found),
         "performance_difference": _differences(found),
         "calibration": _calibration(found),
         "label_free": _label_free(found),
         "sample_sizes": pd.DataFrame([e.to_json() for e in found.sample_sizes.labels] if found.sample_sizes else []),
         "practice": _practice(found),
+        "practice_referral": _referral(found),
         "why": _why(found),
         "why_sensitivity": _sensitivity(found),
         "repair": repair_table(found.repair),
@@ -65,6 +70,32 @@ def _shift(found: AuditEvidence) -> pd.DataFrame:
         for t in found.shift.report.tests
     ]
     rows += [{"what": "probe", "name": p.fact, "category": p.category} | columns(p.auroc) for p in found.shift.probes]
+    return pd.DataFrame(rows)
+
+
+def _shift_by_label(found: AuditEvidence) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for cell in found.shift_by_label.cells if found.shift_by_label else ():
+        about: dict[str, Any] = {"by": cell.by, "group": cell.group, "not_shown": cell.why_not}
+        numbers = columns(cell.effect) if cell.effect else {}
+        rows.append(about | numbers | {"p_value": cell.p_value, "p_adjusted": cell.p_adjusted})
+    return pd.DataFrame(rows)
+
+
+def _crowding(found: AuditEvidence) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for entry in found.crowding.labels if found.crowding else ():
+        shown = [
+            {"label": entry.label, "what": side, "distance": name} | columns(getattr(distances, name))
+            for side, distances in (("reference", entry.reference), ("site", entry.site))
+            if distances is not None
+            for name in DISTANCES
+        ]
+        shown += [
+            {"label": entry.label, "what": "difference", "distance": name} | columns(estimate)
+            for name, estimate in entry.to_reference.items()
+        ]
+        rows += shown or [{"label": entry.label, "not_shown": entry.why_not}]
     return pd.DataFrame(rows)
 
 
@@ -149,13 +180,26 @@ def _practice(found: AuditEvidence) -> pd.DataFrame:
             ("false_alarms_per_1000", entry.numbers.false_alarms),
             ("prevalence", entry.numbers.prevalence),
         ]
-        if entry.referred is not None:
-            parts.append(("referred", entry.referred))
-        for side, point in (("reference", entry.plan), ("site", entry.at_site)):
-            if point is not None:
-                parts.append((f"team_recall_{side}", point.team_recall))
-                parts.append((f"error_of_the_rest_{side}", point.error))
+        for by, plan in entry.referral.items():
+            end = "" if by == CONFIDENCE else "_by_outlier_score"
+            if plan.referred is not None:
+                parts.append((f"referred{end}", plan.referred))
+            for side, point in (("reference", plan.plan), ("site", plan.at_site)):
+                if point is not None:
+                    parts.append((f"team_recall_{side}{end}", point.team_recall))
+                    parts.append((f"error_of_the_rest_{side}{end}", point.error))
         rows += [about | {"metric": name} | columns(estimate) for name, estimate in parts]
+    return pd.DataFrame(rows)
+
+
+def _referral(found: AuditEvidence) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for plan in found.practice.plans if found.practice else ():
+        about: dict[str, Any] = {"by": plan.by, "share_at_reference": plan.share, "threshold": plan.threshold}
+        rows.append(about | {"side": "site", "metric": "referred"} | columns(plan.referred))
+        for side, point in (("reference", plan.at_reference), ("site", plan.at_site)):
+            for metric in ("team_recall", "recall", "error") if point is not None else ():
+                rows.append(about | {"side": side, "metric": metric} | columns(getattr(point, metric)))
     return pd.DataFrame(rows)
 
 

@@ -70,7 +70,7 @@ def test_an_audit_of_the_same_kind_of_hospital(tmp_path: Path) -> None:
     assert set(result["label_free"][0]) >= {"label", "metric", "estimate", "truth"}
     assert list(result["sentences"]) == list(QUESTIONS)
     assert all(text.endswith(".") for text in result["sentences"].values())
-    assert set(found.skipped) == {"why", "repair"}
+    assert set(found.skipped) == {"why", "repair", "triggers"}
     assert found.shift is not None
     assert found.shift.sentence.startswith("No shift")
     assert found.label_shift is not None

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from medvlm_probe.audit.policy import SUBJECTS, Rule, default_policy, parse_policy, parse_rule, read_policy
+from medvlm_probe.audit.policy import default_policy, parse_policy, read_policy
+from medvlm_probe.audit.rules import SUBJECTS, Rule, parse_rule
 from medvlm_probe.audit.verdicts import check_labels, decide
 from medvlm_probe.errors import InputError, UnknownNameError
 from medvlm_probe.types import Estimate
