@@ -51,7 +51,10 @@ def list_cards(
     verbose: VerboseOption = False,
     no_color: NoColorOption = False,
 ) -> None:
-    """List the data cards that come with the tool."""
+    """List the data cards that come with the tool.
+
+    Example: medvlm-probe cohort list
+    """
     from medvlm_probe.cohort.catalog import shipped_cards
     from medvlm_probe.cohort.data_cards import read_card
 
@@ -73,7 +76,10 @@ def show(
     verbose: VerboseOption = False,
     no_color: NoColorOption = False,
 ) -> None:
-    """Show a cohort's data card: what it is, how it is read, its licence and its traps."""
+    """Show a cohort's data card: what it is, how it is read, its licence and its traps.
+
+    Example: medvlm-probe cohort show nih_cxr14
+    """
     from medvlm_probe.cohort.catalog import card_of
 
     output = make_output(as_json=as_json, quiet=quiet, no_color=no_color)
@@ -129,7 +135,10 @@ def check(
     verbose: VerboseOption = False,
     no_color: NoColorOption = False,
 ) -> None:
-    """Look through a cohort: labels by site, groups, copies and leaks between splits, images that cannot be read."""
+    """Look through a cohort: labels by site, groups, copies and leaks between splits, images that cannot be read.
+
+    Example: medvlm-probe cohort check manifest.csv --recipe-sensitivity
+    """
     import time
 
     from medvlm_probe.cohort.catalog import load_cohort
@@ -181,7 +190,10 @@ def export(
     verbose: VerboseOption = False,
     no_color: NoColorOption = False,
 ) -> None:
-    """Write phantom radiographs as files, with their manifest, boxes and masks."""
+    """Write phantom radiographs as files, with their manifest, boxes and masks.
+
+    Example: medvlm-probe cohort export phantom:sites=portable,n=60 --format dicom --out archive
+    """
     from medvlm_probe.cohort.catalog import load_cohort
     from medvlm_probe.cohort.phantom_export import export_phantoms
     from medvlm_probe.cohort.phantom_source import PhantomImages

@@ -94,7 +94,10 @@ def import_cohort(
     verbose: VerboseOption = False,
     no_color: NoColorOption = False,
 ) -> None:
-    """Write a manifest, boxes and data card for data as published or archived; several cohorts are joined as sites."""
+    """Write a manifest, boxes and data card for data as published or archived; several cohorts are joined as sites.
+
+    Example: medvlm-probe cohort import nih_cxr14 DIR --out DIR/manifest.csv
+    """
     import time
 
     from medvlm_probe.cohort.catalog import load_with_notes

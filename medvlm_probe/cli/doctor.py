@@ -32,6 +32,8 @@ def doctor(
     """Look whether this machine is ready: PASS, WARN or FAIL for each part, with what mends it.
 
     Ends with 0 where nothing fails, warnings or not, else with 2. Prints no patient's data.
+
+    Example: medvlm-probe doctor --model local:biomedclip --cohort manifest.csv --offline
     """
     output = make_output(as_json=as_json, quiet=quiet, no_color=no_color)
     output.say(f"Looking at this machine, model {model}" + (" and the cohort given." if cohort else "."))

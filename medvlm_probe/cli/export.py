@@ -52,7 +52,10 @@ def export(
     verbose: VerboseOption = False,
     no_color: NoColorOption = False,
 ) -> None:
-    """Write a cohort's embeddings with the manifest's ids and labels. Report texts are never written."""
+    """Write a cohort's embeddings with the manifest's ids and labels. Report texts are never written.
+
+    Example: medvlm-probe export --cohort manifest.csv --format parquet --out embeddings.parquet
+    """
     from medvlm_probe.cli.steps import Compute, embed_cohort
     from medvlm_probe.cohort.catalog import load_cohort
 

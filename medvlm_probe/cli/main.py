@@ -45,7 +45,6 @@ app = typer.Typer(
     help="Find out where a medical vision-language model fails before a hospital trusts it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 app.command("audit")(audit.audit)
 app.command("embed-dist")(embed_dist.embed_dist)

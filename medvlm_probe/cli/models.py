@@ -30,7 +30,10 @@ def list_models(
     verbose: VerboseOption = False,
     no_color: NoColorOption = False,
 ) -> None:
-    """List the models that --model knows by name."""
+    """List the models that --model knows by name.
+
+    Example: medvlm-probe models list
+    """
     from medvlm_probe.models.sources import on_this_machine
     from medvlm_probe.models.zoo import SCHEMES, known_models
 
@@ -53,7 +56,10 @@ def show(
     verbose: VerboseOption = False,
     no_color: NoColorOption = False,
 ) -> None:
-    """Show what is known of a model: licence, training data, caveats; of a vendored folder, where it came from."""
+    """Show what is known of a model: licence, training data, caveats; of a vendored folder, where it came from.
+
+    Example: medvlm-probe models show biomedclip
+    """
     from medvlm_probe.errors import ModelError
     from medvlm_probe.models.lock import read_lock
     from medvlm_probe.models.sources import on_this_machine
@@ -96,6 +102,8 @@ def check(
     """Check a model: its files against their lock, loading, a few images and texts, fast precision, speed.
 
     Every file of a vendored folder is hashed anew (about a second per gigabyte). Ends with 2 where something is wrong.
+
+    Example: medvlm-probe models check ./biomedclip
     """
     from medvlm_probe.cli.model_probe import probe_model, refuse_faults
     from medvlm_probe.errors import ModelError
@@ -144,6 +152,8 @@ def vendor(
 
     Files are fetched through the Hugging Face cache: an interrupted call goes on with the next file. The folder is
     there whole, or not at all.
+
+    Example: medvlm-probe models vendor biomedclip --to ./biomedclip
     """
     from medvlm_probe.models.lock import LOCK_NAME
     from medvlm_probe.models.spec import LoadOptions

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from medvlm_probe.cli import completion
+
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Uncertainty = Literal["ignore", "zeros", "ones"]
 Space = Literal["l2", "raw"]
@@ -28,6 +30,7 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         help="A name of 'models list', open_clip:NAME/PRETRAINED, hf:REPOSITORY or local:FOLDER.",
+        autocompletion=completion.models,
         rich_help_panel=DATA,
     ),
 ]
@@ -47,7 +50,12 @@ SplitsOption = Annotated[
 ]
 LabelOption = Annotated[
     list[str] | None,
-    typer.Option("--label", help="A label, for example cardiomegaly; repeatable. Default: all.", rich_help_panel=DATA),
+    typer.Option(
+        "--label",
+        help="A label, for example cardiomegaly; repeatable. Default: all.",
+        autocompletion=completion.labels,
+        rich_help_panel=DATA,
+    ),
 ]
 UncertaintyOption = Annotated[
     Uncertainty | None,
@@ -69,6 +77,29 @@ BatchSizeOption = Annotated[
 WorkersOption = Annotated[
     int | None,
     typer.Option("--workers", min=1, help="Threads that decode images. Default: one a core.", rich_help_panel=COMPUTE),
+]
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        "--engine", help="local, or ray: several processes or machines; the same bytes.", rich_help_panel=COMPUTE
+    ),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="With --engine ray: a cluster's HOST:PORT, or auto. Default: one on this machine.",
+        rich_help_panel=COMPUTE,
+    ),
+]
+ModelWorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--model-workers",
+        min=1,
+        help="With --engine ray: copies of the model. Default: one a GPU, or what the cores allow.",
+        rich_help_panel=COMPUTE,
+    ),
 ]
 MaxFailuresOption = Annotated[
     str,

@@ -21,7 +21,10 @@ def list_sets(
     verbose: VerboseOption = False,
     no_color: NoColorOption = False,
 ) -> None:
-    """List the prompt sets that come with the tool."""
+    """List the prompt sets that come with the tool.
+
+    Example: medvlm-probe prompts list
+    """
     from medvlm_probe.zero_shot.prompts import load_prompts, shipped_prompt_sets
 
     output = make_output(as_json=as_json, quiet=quiet, no_color=no_color)
@@ -49,7 +52,10 @@ def show(
     verbose: VerboseOption = False,
     no_color: NoColorOption = False,
 ) -> None:
-    """Show a prompt set: where it comes from, and each label's texts with the templates filled in."""
+    """Show a prompt set: where it comes from, and each label's texts with the templates filled in.
+
+    Example: medvlm-probe prompts show radiology
+    """
     from medvlm_probe.zero_shot.prompts import load_prompts
 
     output = make_output(as_json=as_json, quiet=quiet, no_color=no_color)
@@ -76,7 +82,10 @@ def audit(
     verbose: VerboseOption = False,
     no_color: NoColorOption = False,
 ) -> None:
-    """Look for prompts that do not fit a model, read wrongly, or stand for labels that the model cannot tell apart."""
+    """Look for prompts that do not fit a model, read wrongly, or stand for labels that the model cannot tell apart.
+
+    Example: medvlm-probe prompts audit radiology --model phantom-clip
+    """
     from medvlm_probe.models.zoo import load_model
     from medvlm_probe.zero_shot.prompt_audit import NEAR, PROBLEMS, audit_with_model, audit_words
     from medvlm_probe.zero_shot.prompts import load_prompts

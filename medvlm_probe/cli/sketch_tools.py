@@ -70,7 +70,10 @@ def export(
 
 
 def show(file: SketchFile, as_json: JsonOption = False, no_color: NoColorOption = False) -> None:
-    """Say what a sketch holds and what it promises."""
+    """Say what a sketch holds and what it promises.
+
+    Example: medvlm-probe sketch show site.sketch
+    """
     from medvlm_probe.audit.sketch_files import read_sketch
 
     tell(make_output(as_json=as_json, no_color=no_color), read_sketch(file), file, as_json=as_json)
