@@ -18,7 +18,6 @@ from medvlm_probe.cli.main import app
 
 from .conftest import Run
 
-
 Words = tuple[str, ...]
 
 
