@@ -50,6 +50,10 @@ class ImageError(ProbeError):
         super().__init__(message)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        """Pickle with the reason: another process may have read the image."""
+        return type(self), (self.reason, str(self))
+
 
 class TooManyFailuresError(ProbeError):
     """More images went to quarantine than `--max-failures` allows."""

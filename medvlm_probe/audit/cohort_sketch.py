@@ -11,7 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from medvlm_probe.audit.inputs import targets_of
+from medvlm_probe.audit.sketch_shards import SketchRows, sketch_in_shards
 from medvlm_probe.cohort.cohort import Cohort
+from medvlm_probe.embeddings.engines import Engine, LocalEngine
 from medvlm_probe.errors import InputError
 from medvlm_probe.metrics.pairwise import points_of
 from medvlm_probe.models.contract import VisionLanguageModel
@@ -19,7 +21,7 @@ from medvlm_probe.runs import sha256_json
 from medvlm_probe.shift.mmd import median_bandwidth
 from medvlm_probe.shift.outlier_scores import OutlierInputs, fit_outlier_score
 from medvlm_probe.shift.random_features import N_FEATURES, RandomFeatures
-from medvlm_probe.shift.sketch import Sketch, sketch
+from medvlm_probe.shift.sketch import Sketch
 from medvlm_probe.shift.sketch_plan import SketchPlan
 from medvlm_probe.types import Scores
 from medvlm_probe.zero_shot.predict import Task, resolve_task, zero_shot_scores
@@ -27,6 +29,7 @@ from medvlm_probe.zero_shot.prompts import PromptSet, load_prompts
 from medvlm_probe.zero_shot.scores import logistic
 
 UNSCORED = "none"
+_LOCAL = LocalEngine()
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +176,7 @@ def sketch_cohort(
     scored: CohortScores,
     *,
     chosen_here: bool,
+    engine: Engine = _LOCAL,
 ) -> Sketch:
     """Return the working sketch of a cohort.
 
@@ -180,6 +184,7 @@ def sketch_cohort(
         plan: its own, or that of the sketch which it will be compared or merged with.
         model, vectors, names, scored: as `own_plan`.
         chosen_here: whether the plan's numbers come from these images.
+        engine: sketches shards of patients, which are merged; every engine gives the same bytes.
 
     Raises:
         InputError: another model or other prompts than the plan's.
@@ -190,12 +195,5 @@ def sketch_cohort(
             f"The {what} given differ{'s' if what == 'model' else ''} from those of the sketch given with --like "
             f"({plan.model}). Name the same --model and --prompts."
         )
-    return sketch(
-        plan,
-        vectors,
-        names,
-        probabilities=scored.probabilities,
-        labels=scored.targets,
-        outlier_scores=scored.outliers,
-        own_plan=chosen_here,
-    )
+    rows = SketchRows(vectors, np.asarray(names, dtype=str), scored.probabilities, scored.targets, scored.outliers)
+    return sketch_in_shards(plan, rows, engine, own_plan=chosen_here)

@@ -12,13 +12,16 @@ from medvlm_probe.cli.options import (
     COMPUTE,
     DATA,
     OUTPUT,
+    AddressOption,
     BatchSizeOption,
     CohortOption,
     DeviceOption,
+    EngineOption,
     JsonOption,
     LabelOption,
     MaxFailuresOption,
     ModelOption,
+    ModelWorkersOption,
     NoColorOption,
     PrecisionOption,
     QuietOption,
@@ -75,6 +78,9 @@ def sketch(
     precision: PrecisionOption = "auto",
     batch_size: BatchSizeOption = "auto",
     workers: WorkersOption = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    model_workers: ModelWorkersOption = None,
     max_failures: MaxFailuresOption = "5%",
     out: Annotated[
         Path, typer.Option("--out", help="The file to write.", rich_help_panel=OUTPUT)
@@ -98,6 +104,7 @@ def sketch(
     from medvlm_probe.cli.steps import Compute, embed_cohort
     from medvlm_probe.cohort.catalog import load_cohort
     from medvlm_probe.cohort.cohort import resolve_labels
+    from medvlm_probe.embeddings.engines import EngineOptions, open_engine
 
     output = make_output(as_json=as_json, quiet=quiet, no_color=no_color)
     compute = Compute.parse(device, precision, batch_size, workers, max_failures)
@@ -107,15 +114,18 @@ def sketch(
     if plan is not None and (label or bandwidth is not None):
         raise InputError("--like settles labels and bandwidth: leave --label and --bandwidth out.")
     loaded = load_cohort(cohort, split=split, splits=splits, uncertainty=uncertainty)
-    done = embed_cohort(output, loaded, model, compute)
-    vectors = done.embedded.vectors
-    names = patient_names(done.cohort, done.embedded.keys)
-    wanted = plan.labels if plan is not None else resolve_labels(loaded, label) if label else None
-    scored = score_cohort(done.cohort, vectors, done.model, prompts, wanted)
-    settled = plan or own_plan(done.model, vectors, names, scored, n_features=features, bandwidth=bandwidth)
-    # Thresholds come from the labels, where there are any: a bandwidth alone does not make the plan another's.
-    free = bandwidth is not None and all(threshold == 0.5 for threshold in settled.thresholds)
-    made = sketch_cohort(settled, done.model, vectors, names, scored, chosen_here=plan is None and not free)
+    with open_engine(engine, EngineOptions(model, device, address, model_workers, workers)) as opened:
+        done = embed_cohort(output, loaded, model, compute, opened)
+        vectors = done.embedded.vectors
+        names = patient_names(done.cohort, done.embedded.keys)
+        wanted = plan.labels if plan is not None else resolve_labels(loaded, label) if label else None
+        scored = score_cohort(done.cohort, vectors, done.model, prompts, wanted)
+        settled = plan or own_plan(done.model, vectors, names, scored, n_features=features, bandwidth=bandwidth)
+        # Thresholds come from the labels, where there are any: a bandwidth alone does not make the plan another's.
+        free = bandwidth is not None and all(threshold == 0.5 for threshold in settled.thresholds)
+        made = sketch_cohort(
+            settled, done.model, vectors, names, scored, chosen_here=plan is None and not free, engine=opened
+        )
     if export:
         made = sketch_tools.exported(made, epsilon, delta)
     write_sketch(out, made)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from medvlm_probe.cli.output import Output
     from medvlm_probe.cohort.cohort import Cohort
+    from medvlm_probe.embeddings.engines import Engine
     from medvlm_probe.embeddings.extract import Embedded
     from medvlm_probe.embeddings.seen import SeenInTraining
     from medvlm_probe.models.contract import VisionLanguageModel
@@ -91,6 +92,8 @@ class EmbeddedCohort:
             "batch_size": done.batch_size,
             "threads": done.threads,
             "workers": done.workers,
+            "engine": done.engine,
+            "model_workers": done.model_workers,
             "embed_seconds": dict(done.seconds),
         }
 
@@ -116,8 +119,12 @@ def parse_max_failures(text: str) -> int | float:
     return value
 
 
-def embed_cohort(output: Output, cohort: Cohort, model_name: str, compute: Compute) -> EmbeddedCohort:
+def embed_cohort(
+    output: Output, cohort: Cohort, model_name: str, compute: Compute, engine: Engine | None = None
+) -> EmbeddedCohort:
     """Load the model, say what will be done, and return the cohort's embeddings, computing what the cache lacks.
+
+    Images go through the model on `engine`; None: in this process.
 
     Raises:
         ProbeError: of the model, the images or the cache.
@@ -125,6 +132,7 @@ def embed_cohort(output: Output, cohort: Cohort, model_name: str, compute: Compu
     if len(cohort) == 0:
         raise InputError(f"Cohort '{cohort.name}' has no images. Check the manifest and --split.")
     output.say(f"Cohort {cohort.name}: {len(cohort):,} images. Loading {model_name} ...")
+    from medvlm_probe.embeddings.engines import LocalEngine
     from medvlm_probe.embeddings.extract import embed
     from medvlm_probe.embeddings.precision import device_of
     from medvlm_probe.embeddings.seen import seen_in_training
@@ -146,6 +154,7 @@ def embed_cohort(output: Output, cohort: Cohort, model_name: str, compute: Compu
             workers=compute.workers,
             max_failures=compute.max_failures,
             progress=progress,
+            engine=engine or LocalEngine(),
         )
     for note in embedded.notes:
         output.warn(note)
@@ -248,7 +257,7 @@ def resolved_config(context: typer.Context) -> dict[str, Any]:
 
     from medvlm_probe.runs import sha256_file
 
-    presentation = {"out", "as_json", "quiet", "verbose", "no_color", "workers"}
+    presentation = {"out", "as_json", "quiet", "verbose", "no_color", "workers", "engine", "address", "model_workers"}
 
     def plain(value: Any) -> Any:
         if isinstance(value, Path):

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from medvlm_probe.errors import ImageError
@@ -69,15 +70,7 @@ def load_batches(
     import torch
 
     shape = (3, model.image_size, model.image_size)
-
-    def fill(slot: Tensor, item: Item) -> str | None:
-        try:
-            slot.copy_(model.preprocess(read_item(source, item)))
-        except ImageError as error:
-            slot.zero_()
-            return error.reason
-        return None
-
+    fill = partial(decode_into, source=source, preprocess=model.preprocess)
     waiting: deque[tuple[Sequence[Item], Tensor, list[Future[str | None]]]] = deque()
     for items in batches:
         pixels = torch.empty((len(items), *shape), pin_memory=pin)
@@ -88,13 +81,18 @@ def load_batches(
         yield _finished(*waiting.popleft())
 
 
-def content_keys(source: ImageSource, map_rows: Callable[..., Iterable[str | ImageError]]) -> list[str | ImageError]:
-    """Return each row's content key, or the error of an image that has none.
+def decode_into(slot: Tensor, item: Item, *, source: ImageSource, preprocess: Callable[[Image], Tensor]) -> str | None:
+    """Put one image's pixels into its place of a batch, (3, H, W); zeros, and the reason, where it cannot be used."""
+    try:
+        slot.copy_(preprocess(read_item(source, item)))
+    except ImageError as error:
+        slot.zero_()
+        return error.reason
+    return None
 
-    Args:
-        source: how the images are read.
-        map_rows: `map`, or a pool's.
-    """
+
+def content_keys(source: ImageSource) -> list[str | ImageError]:
+    """Return each row's content key, or the error of an image that has none."""
 
     def key_of(row: int) -> str | ImageError:
         try:
@@ -102,7 +100,13 @@ def content_keys(source: ImageSource, map_rows: Callable[..., Iterable[str | Ima
         except ImageError as error:
             return error
 
-    return list(map_rows(key_of, range(len(source))))
+    return [key_of(row) for row in range(len(source))]
+
+
+def source_parts(source: ImageSource) -> list[ImageSource]:
+    """Return a source in consecutive parts, small enough to share the work out and large enough to be worth sending."""
+    size = max(16, min(512, len(source) // 256))
+    return [source.rows(range(start, min(start + size, len(source)))) for start in range(0, len(source), size)]
 
 
 def unique_items(keys: Sequence[str | ImageError]) -> list[Item]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,8 +17,17 @@ import pandas as pd
 
 from medvlm_probe import runs
 from medvlm_probe.embeddings import precision as precisions
-from medvlm_probe.embeddings.batches import Item, content_keys, load_batches, read_item, split, unique_items
+from medvlm_probe.embeddings.batches import (
+    Item,
+    content_keys,
+    load_batches,
+    read_item,
+    source_parts,
+    split,
+    unique_items,
+)
 from medvlm_probe.embeddings.choice import Choice, choose_store
+from medvlm_probe.embeddings.engines import Engine, LocalEngine, Work
 from medvlm_probe.embeddings.forward import NOT_FINITE, Pipeline, Progress, Stopwatch, embed_shards, start_batch_size
 from medvlm_probe.embeddings.store import EmbeddingStore, StoreKey, open_store, shard_name
 from medvlm_probe.embeddings.threads import decoding_pool, default_workers, torch_threads
@@ -33,9 +43,13 @@ if TYPE_CHECKING:
 
 SHARD_SIZE = 512
 MAX_FAILURES = 0.05
+HASHED_HERE = 4_096
+"""So many images are hashed sooner by this process than by others that have to start first."""
+
 QUARANTINE_COLUMNS = ("row", "image", "reason", "message")
 
 _PREFETCH = {"cuda": 2}
+_LOCAL = LocalEngine()
 
 
 @dataclass(frozen=True)
@@ -56,8 +70,11 @@ class Embedded:
         device: where the model ran.
         batch_size: images a batch, at the end.
         threads: threads that torch computed with.
-        workers: threads that decoded.
-        seconds: by step: `hash`, `check`, `decode` (waited for), `forward`, `total`.
+        workers: threads (of another engine: processes) that decoded.
+        engine: what did the work, a key of `engines.ENGINES`.
+        model_workers: copies of the model that ran at once.
+        seconds: by step: `hash`, `check`, `decode` (waited for), `forward`, `total`. On another engine `decode` and
+            `forward` are summed over its workers.
         folder: the store in the cache.
         notes: sentences for people about what was decided.
     """
@@ -75,6 +92,8 @@ class Embedded:
     batch_size: int
     threads: int
     workers: int
+    engine: str
+    model_workers: int
     seconds: Mapping[str, float]
     folder: Path
     notes: tuple[str, ...]
@@ -127,6 +146,7 @@ def embed(
     progress: Progress | None = None,
     max_failures: float = MAX_FAILURES,
     checked: bool = False,
+    engine: Engine = _LOCAL,
 ) -> Embedded:
     """Return the embeddings of a cohort's images, in the order of its rows.
 
@@ -147,6 +167,8 @@ def embed(
         progress: called after each batch.
         max_failures: the most images that may fail: a count (int), or a share of the cohort from 0 to 1 (float).
         checked: the model's precision, not `auto`, was held against float32 on such images before: it is not again.
+        engine: where images are read and go through the model (see `engines.open_engine`). This process chooses the
+            precision, and alone writes the cache.
 
     Raises:
         TooManyFailuresError: more images failed; what was computed stays in the cache.
@@ -165,7 +187,8 @@ def embed(
     with torch_threads() as threads, decoding_pool(workers) as pool:
         means = _Means(cohort.source, model, cache_dir or runs.cache_dir(), pool, prefetch, watch)
         pipeline_at = cache(means.pipeline_at)
-        keys = content_keys(cohort.source, pool.map)
+        hashing = engine if len(cohort) > HASHED_HERE else _LOCAL
+        keys = list(chain.from_iterable(hashing.map_shards(content_keys, source_parts(cohort.source), pool)))
         items = unique_items(keys)
         watch.add("hash", started)
         choosing = time.perf_counter()
@@ -183,10 +206,11 @@ def embed(
             about = {"model": model.name, "fingerprint": model.fingerprint, "recipe": cohort.source.recipe}
             store.describe(about | {"precision": choice.precision})
             shards = {shard_name([item.key for item in part]): part for part in split(pending, shard_size)}
+            here = pipeline_at(choice.precision)
             size = embed_shards(
                 shards,
                 store,
-                pipeline_at(choice.precision),
+                engine.encoder(Work(cohort.source, model, choice.precision, threads, here)),
                 batch_size=size,
                 may_halve=batch_size == "auto",
                 progress=progress,
@@ -211,7 +235,9 @@ def embed(
         device=str(device),
         batch_size=size,
         threads=threads,
-        workers=workers,
+        workers=engine.decoders or workers,
+        engine=engine.name,
+        model_workers=engine.model_workers,
         seconds={step: round(seconds, 3) for step, seconds in watch.seconds.items()},
         folder=store.folder,
         notes=choice.notes,

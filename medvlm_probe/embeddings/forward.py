@@ -58,6 +58,19 @@ class Stopwatch:
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """A batch after the model: its images, their vectors (N, D) float32, and the failed ones (key to reason)."""
+
+    items: Sequence[Item]
+    vectors: Tensor
+    failed: Mapping[str, str]
+
+
+Encoder = Callable[[Iterable[Sequence[Item]]], Iterator[Encoded]]
+"""Takes lists of images; gives one `Encoded` for each, in order."""
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """How images become vectors.
 
@@ -71,6 +84,14 @@ class Pipeline:
     encode: Callable[[Tensor], Tensor]
     watch: Stopwatch
 
+    def encoded(self, batches: Iterable[Sequence[Item]]) -> Iterator[Encoded]:
+        """Yield the batches in order, read and encoded in this process."""
+        for batch in self.watch.timed("decode", self.load(batches)):
+            started = time.perf_counter()
+            vectors = self.encode(batch.pixels)
+            self.watch.add("forward", started)
+            yield Encoded(batch.items, vectors, batch.failed)
+
 
 def start_batch_size(device: torch.device) -> int:
     """Return the batch size that `auto` starts with; fixed for a kind of device, so that reruns give the same bytes."""
@@ -80,7 +101,7 @@ def start_batch_size(device: torch.device) -> int:
 def embed_shards(
     shards: Mapping[str, Sequence[Item]],
     store: EmbeddingStore,
-    pipeline: Pipeline,
+    encoder: Encoder,
     *,
     batch_size: int,
     may_halve: bool,
@@ -91,7 +112,7 @@ def embed_shards(
     Args:
         shards: name to fixed list of images.
         store: where they go.
-        pipeline: how images become vectors.
+        encoder: how batches become vectors, here or elsewhere.
         batch_size: images a batch; batches never cross a shard.
         may_halve: on running out of memory, halve the batch size and begin the shard again.
         progress: called after each batch.
@@ -117,7 +138,7 @@ def embed_shards(
 
         show(0)
         try:
-            for name, vectors, failed in _computed(left, store, pipeline, batch_size, show):
+            for name, vectors, failed in _computed(left, store, encoder, batch_size, show):
                 store.publish([item.key for item in left[name]], vectors, failed)
             return batch_size
         except (RuntimeError, MemoryError) as error:
@@ -146,7 +167,7 @@ def no_memory(batch_size: int) -> DeviceError:
 def _computed(
     shards: Mapping[str, Sequence[Item]],
     store: EmbeddingStore,
-    pipeline: Pipeline,
+    encoder: Encoder,
     batch_size: int,
     show: Callable[[int], None],
 ) -> Iterator[tuple[str, NDArray[np.float32], dict[str, str]]]:
@@ -157,10 +178,8 @@ def _computed(
     parts: list[Tensor] = []
     failed: dict[str, str] = {}
     n_images = 0
-    for batch in pipeline.watch.timed("decode", pipeline.load(_batches(shards, store, batch_size))):
-        started = time.perf_counter()
-        parts.append(pipeline.encode(batch.pixels))
-        pipeline.watch.add("forward", started)
+    for batch in encoder(_batches(shards, store, batch_size)):
+        parts.append(batch.vectors)
         failed |= batch.failed
         n_images += len(batch.items)
         show(n_images)

@@ -85,7 +85,7 @@ def test_content_keys_or_errors_by_row(tmp_path_factory: pytest.TempPathFactory,
     for row in bad:
         (folder / names[row]).unlink()
     source = cohort_of(folder, names).source
-    keys = content_keys(source, map)
+    keys = content_keys(source)
     assert {row for row, key in enumerate(keys) if isinstance(key, ImageError)} == bad
     assert all(key == source.content_key(row) for row, key in enumerate(keys) if row not in bad)
 
