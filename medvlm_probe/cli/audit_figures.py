@@ -139,16 +139,20 @@ def _why(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | N
     return shares_explained(transforms, rows_of(table, what="part"), chance=found.why.found.chance, note=note)
 
 
-def _sensitivity(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:
-    from medvlm_probe.cohort.acquisition import ACQUISITIONS
-    from medvlm_probe.plots.acquisition import acquisition_curves
+def _sensitivity(metric: str) -> Draw:
+    """Return what draws each label's curve of a metric over the severity of each transform."""
 
-    table = tables["why_sensitivity"]
-    if not len(table):
-        return None
-    metric = "recall_change" if bool(table.loc[table["metric"] == "recall_change", "value"].notna().any()) else "auroc"
-    words = {name: entry.words for name, entry in ACQUISITIONS.items()}
-    return acquisition_curves(table, metric=metric, labels_words=found.words, transform_words=words, note=note)
+    def draw(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:
+        from medvlm_probe.cohort.acquisition import ACQUISITIONS
+        from medvlm_probe.plots.acquisition import acquisition_curves, drawable
+
+        table = tables["why_sensitivity"]
+        if not len(table) or not len(drawable(table, metric)):
+            return None
+        words = {name: entry.words for name, entry in ACQUISITIONS.items()}
+        return acquisition_curves(table, metric=metric, labels_words=found.words, transform_words=words, note=note)
+
+    return draw
 
 
 def _repair(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:
@@ -187,10 +191,13 @@ Draw = Callable[["AuditEvidence", "Mapping[str, pd.DataFrame]", "str | None"], "
 
 FIGURES: dict[str, Draw] = {
     "facts_effects": _facts,
+    "shift_by_label_effects": _by_label,
     "label_shift_prevalence": _prevalence,
     "why_shares": _why,
-    "why_sensitivity": _sensitivity,
+    "why_score_curves": _sensitivity("score_shift"),
+    "why_recall_curves": _sensitivity("recall_change"),
     "outliers_scores": _outliers,
+    "crowding_ratio": _crowding,
     "performance_auroc": _auroc,
     "performance_difference": _difference,
     "calibration_confidence": _confidence,

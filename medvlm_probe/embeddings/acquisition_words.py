@@ -54,8 +54,9 @@ def attribution_sentence(found: Attribution) -> str:
         "acquisition and other patients": f"Acquisition and other patients: beyond another mix of the reference's own "
         f"patients, {why} explains {percent(parts.transform_adds)} of the distance; beyond a transform, such a mix "
         f"explains {percent(parts.mix_adds)}; both together {percent(parts.both)}.",
-        "other patients": f"Not acquisition: other patients. Of the distance, {mixed}; the best transform ({closest}) "
-        f"explains {best}, and nothing certain beyond that mix.",
+        "other patients": "Not acquisition: other patients. Another mix of the reference's own patients, each seen as "
+        f"the reference sees them, explains {mix} of the distance; the best transform ({closest}) explains {best}, and "
+        "nothing certain beyond that mix.",
         "not these transforms": f"Not acquisition, as far as these transforms go: the best of them ({closest}) "
         f"explains {best} of the distance, and {mixed}. The rest is patients that the reference hardly has, or an "
         "acquisition that no transform here imitates.",

@@ -47,6 +47,10 @@ METRICS = {
 }
 """What the curves can show, and what their axis says."""
 
+TOO_FEW = 10
+"""Curves of recall and AUROC of labels with fewer positives are not drawn."""
+
+_BY_POSITIVES = ("recall", "auroc", "recall_change", "auroc_change")
 _CHANGES = ("score_shift", "recall_change", "auroc_change")
 _OTHERS = "#BDBDBD"
 _MARKS = ("o", "s", "D")
@@ -67,8 +71,11 @@ def acquisition_curves(
 ) -> Figure:
     """Draw a panel for each transform: a metric of each label over the levels, the untouched images among them.
 
+    Recall and AUROC are drawn of labels with at least ten positives; the note counts the others.
+
     Args:
-        table: `transform`, `level`, `unit`, `severity`, `label`, `metric`, `value`, `low`, `high`.
+        table: `transform`, `level`, `unit`, `severity`, `label`, `metric`, `value`, `low`, `high`, and where it is
+            known `n_positive`.
         metric: of `METRICS`; the table's other rows are not drawn.
         highlighted: up to three labels drawn in colour with their intervals; None takes those that change most.
         labels_words: label to how it is shown.
@@ -79,7 +86,8 @@ def acquisition_curves(
 
     Raises:
         UnknownNameError: another metric.
-        InputError: no row of it, missing columns, or more than three labels to highlight.
+        InputError: no row of it, or of labels with enough positives, missing columns, or more than three labels to
+            highlight.
     """
     one_of("metric", metric, tuple(METRICS))
     rows = checked_table(
@@ -87,15 +95,30 @@ def acquisition_curves(
         "acquisition curves",
         text=("transform", "unit", "label", "metric"),
         numeric=("level", "severity", "value", "low", "high"),
+        optional_numeric=("n_positive",),
     )
-    rows = rows[rows["metric"] == metric]
-    if not len(rows):
+    given = rows[rows["metric"] == metric]
+    if not len(given):
         raise InputError(f"The table of acquisition curves has no rows of '{metric}', so there is nothing to draw.")
+    rows = drawable(rows, metric)
+    if not len(rows):
+        raise InputError(f"No label has {TOO_FEW} positives, so no curve of '{metric}' can be drawn.")
+    if n_few := given["label"].nunique() - rows["label"].nunique():
+        words = f"Labels with fewer than {TOO_FEW} positives, not drawn: {n_few}."
+        note = " ".join([words, *([note] if note else [])])
     chosen = most_changed(rows) if highlighted is None else tuple(highlighted)
     if len(chosen) > len(OVERLAY):
         raise InputError(f"{len(chosen)} labels to highlight: at most {len(OVERLAY)} can be told apart.")
     with style():
         return _draw_curves(rows, metric, chosen, labels_words, transform_words or {}, title, note, width_mm)
+
+
+def drawable(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return the rows of a metric whose labels have enough positives for it."""
+    rows = table[table["metric"] == metric]
+    if metric in _BY_POSITIVES and "n_positive" in rows:
+        rows = rows[rows["n_positive"] >= TOO_FEW]
+    return rows
 
 
 def most_changed(rows: pd.DataFrame) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,9 @@ METRICS: dict[str, str] = {
     "auroc_change": "AUROC less that on the untouched images",
 }
 """What is measured. Those that change are paired: the same images untouched and transformed."""
+
+TOO_FEW = 10
+"""Labels with fewer positives are not named as the most affected."""
 
 Scorer = Callable[[NDArray[np.floating]], Scores]
 
@@ -71,13 +75,14 @@ def acquisition_sensitivity(
 
 
 def most_affected(table: pd.DataFrame, metric: str = "auroc_change") -> pd.DataFrame:
-    """Return the row of each transform that changes a metric most, the largest change first.
+    """Return the row of each transform that changes a metric most, the largest change first; labels with ten positives.
 
     Args:
         table: of `acquisition_sensitivity`.
         metric: one that is a change: `score_shift`, `recall_change` or `auroc_change`.
     """
     rows = table[(table["metric"] == metric) & (table["severity"] != 0) & table["value"].notna()]
+    rows = rows[rows["n_positive"] >= TOO_FEW]
     size = rows["value"].abs()
     first = rows.loc[size.groupby(rows["transform"]).idxmax()]
     return first.reindex(first["value"].abs().sort_values(ascending=False).index).reset_index(drop=True)
@@ -105,12 +110,17 @@ def _measures(
                 "flagged": proportion(flagged, groups),
                 "recall": performance[k].recall,
                 "specificity": performance[k].specificity,
-                "recall_change": paired_mean(change, groups[positive]),
+                "recall_change": _within(paired_mean(change, groups[positive])),
             }
         for metric, estimate in found.items():
             about: dict[str, object] = {"label": label, "metric": metric, "n_positive": performance[k].n_positive}
             rows.append(about | {name: getattr(estimate, name) for name in _ESTIMATE})
     return rows
+
+
+def _within(change: Estimate) -> Estimate:
+    """Return a difference of two shares with its interval cut to what such a difference can be."""
+    return replace(change, low=max(change.low, -1.0), high=min(change.high, 1.0))
 
 
 _ESTIMATE = ("value", "low", "high", "n", "n_groups", "method", "reliable")
@@ -123,6 +133,6 @@ def _auroc_change(truth: FloatArray, now: FloatArray, before: FloatArray, groups
     if after is None or first is None:
         n = int((~np.isnan(truth)).sum())
         return Estimate(math.nan, math.nan, math.nan, n, 0, "undefined: one kind of label only", reliable=False)
-    return jackknife_interval(
-        after.value - first.value, after.without - first.without, n=after.n, n_scarce=after.n_scarce
+    return _within(
+        jackknife_interval(after.value - first.value, after.without - first.without, n=after.n, n_scarce=after.n_scarce)
     )

@@ -106,7 +106,7 @@ def test_a_changed_acquisition_reaches_the_page(tmp_path: Path) -> None:
     tables = audit_tables(found)
     assert set(tables["why_sensitivity"]["transform"]) == {name.partition("/")[0] for name in TRIED}
     figures = audit_figures(found, tables)
-    assert {"why_shares", "why_sensitivity"} <= set(figures)
+    assert {"why_shares", "why_score_curves", "why_recall_curves"} <= set(figures)
     page = audit_page(result, {name: svg for name, svg in figures.items() if name.startswith("why")}, title="t")
     for words in (found.why.sentence, "The transform that fits best", "another contrast (x 0.7)"):
         assert words.casefold() in page.casefold().replace("&#39;", "'")

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from medvlm_probe.cohort.acquisition import ACQUISITIONS
 from medvlm_probe.cohort.labels import CHEXPERT_LABELS
 from medvlm_probe.errors import InputError, UnknownNameError
-from medvlm_probe.plots.acquisition import acquisition_curves, most_changed, shares_explained
+from medvlm_probe.plots.acquisition import acquisition_curves, drawable, most_changed, shares_explained
 from medvlm_probe.plots.style import OVERLAY, figure_bytes
 
 WORDS = {name: entry.words for name, entry in ACQUISITIONS.items()}
@@ -88,6 +88,19 @@ def test_curves_show_the_table() -> None:
 
 def test_the_labels_that_change_most_are_in_colour() -> None:
     assert most_changed(curves(("blur",))) == tuple(CHEXPERT_LABELS[:-4:-1])
+
+
+def test_labels_with_few_positives_are_counted_and_not_drawn() -> None:
+    table = curves(("blur",), metric="recall_change")
+    table["n_positive"] = table["label"].map({label: 9 + k for k, label in enumerate(CHEXPERT_LABELS)})
+    figure = acquisition_curves(table, metric="recall_change")
+    assert "not drawn: 1." in str(figure.get_label())
+    (panel,) = [axes for axes in figure.axes if axes.axison]
+    assert len(drawable(table, "recall_change")["label"].unique()) == len(CHEXPERT_LABELS) - 1
+    assert sum(to_hex(line.get_color()) == "#bdbdbd" for line in panel.lines) == len(CHEXPERT_LABELS) - 1 - 3
+    with pytest.raises(InputError, match="No label has 10 positives"):
+        acquisition_curves(table.assign(n_positive=3), metric="recall_change")
+    assert len(drawable(table.assign(metric="score_shift", n_positive=3), "score_shift")) == len(table)
 
 
 def test_shares_that_lead_far_away_are_arrows() -> None:
