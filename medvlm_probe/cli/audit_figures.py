@@ -195,7 +195,7 @@ FIGURES: dict[str, Draw] = {
     "label_shift_prevalence": _prevalence,
     "why_shares": _why,
     "why_score_curves": _sensitivity("score_shift"),
-    "why_recall_curves": _sensitivity("recall_change"),
+    "why_recall_curves": _sensitivity("recall"),
     "outliers_scores": _outliers,
     "crowding_ratio": _crowding,
     "performance_auroc": _auroc,
