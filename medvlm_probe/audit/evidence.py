@@ -17,6 +17,7 @@ from medvlm_probe.audit.practice import Practice
 from medvlm_probe.audit.repair import Repair
 from medvlm_probe.audit.shift_by_label import ShiftByLabel
 from medvlm_probe.audit.sizes import SampleSizes
+from medvlm_probe.audit.sketch_answers import SketchShift
 from medvlm_probe.audit.traps import Trap
 from medvlm_probe.audit.triggers import Triggers
 from medvlm_probe.audit.verdicts import Verdict
@@ -56,7 +57,7 @@ class AuditEvidence:
     """
 
     facts: FactsFound | None
-    shift: DataShift | None
+    shift: DataShift | SketchShift | None
     what_moved: WhatMoved | None
     label_shift: LabelFrequencies | None
     why: Why | None

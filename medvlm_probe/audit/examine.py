@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from medvlm_probe.audit.age_probe import Childlike
 from medvlm_probe.audit.calibration import examine_calibration
@@ -48,6 +48,8 @@ class Settings:
         explanations: see `verdicts.JudgedOn`.
         why: computes the attribution; None where it was not asked for.
         repair: measures repairs; None where it was not asked for.
+        counts: of images and people; None counts the rows of both sides.
+        instead: question to how it is answered where it is not from images of both sides: given how it would be.
     """
 
     n_permutations: int = 9_999
@@ -58,6 +60,8 @@ class Settings:
     explanations: Mapping[str, Explanation] | None = None
     why: Callable[[AuditInputs], Why] | None = None
     repair: Callable[[AuditInputs], Repair] | None = None
+    counts: Mapping[str, int | str] | None = None
+    instead: Mapping[str, Callable[[Callable[[], Any]], Any]] = field(default_factory=dict)
 
 
 @dataclass
@@ -65,13 +69,14 @@ class _Interview:
     """Asks questions, and keeps the seconds and the reasons of what was not answered."""
 
     say: Callable[[str], None]
+    instead: Mapping[str, Callable[[Callable[[], Any]], Any]]
     skipped: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def ask(self, name: str, question: Callable[[], Found]) -> Found | None:
         started = time.perf_counter()
         try:
-            return question()
+            return self.instead[name](question) if name in self.instead else question()
         except InputError as error:
             self.skipped[name] = str(error)
             return None
@@ -95,7 +100,7 @@ def examine(
         UnknownNameError: the policy names a label that there is not.
     """
     check_labels(policy, inputs.labels)
-    interview = _Interview(say)
+    interview = _Interview(say, settings.instead)
     ask = interview.ask
     facts = ask(
         "facts",
@@ -109,12 +114,15 @@ def examine(
     crowding = ask("crowding", lambda: examine_crowding(inputs))
     performance = ask("performance", lambda: examine_performance(inputs))
     calibration = ask("calibration", lambda: examine_calibration(inputs))
-    label_free = ask("label_free", lambda: estimate_without_labels(inputs))
-    believed = not (what_moved is not None and what_moved.look_moved)
+    moved = what_moved.found.shift if what_moved is not None else None
+    label_free = ask("label_free", lambda: estimate_without_labels(inputs, moved))
+    believed = not inputs.by_label_only and not (what_moved is not None and what_moved.look_moved)
     sizes = ask("sample_sizes", lambda: examine_sizes(inputs, performance, label_shift if believed else None))
     practice = ask(
         "practice",
-        lambda: examine_practice(inputs, performance, label_shift, believed=believed, outliers=outliers),
+        lambda: examine_practice(
+            inputs, performance, label_shift, believed=believed, outliers=None if inputs.by_label_only else outliers
+        ),
     )
     why = ask("why", lambda: _why(inputs, settings))
     repair = ask("repair", lambda: _repair(inputs, settings))
@@ -139,7 +147,7 @@ def examine(
         policy=policy.name,
         skipped=interview.skipped,
         words={label: inputs.words(label) for label in inputs.labels},
-        counts=_counts(inputs),
+        counts=_counts(inputs) if settings.counts is None else settings.counts,
         seconds=interview.seconds,
         notes=inputs.notes,
         shift_by_label=by_label,

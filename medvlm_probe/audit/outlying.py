@@ -53,6 +53,13 @@ class Outlying:
     @property
     def sentence(self) -> str:
         """How many images are unlike the reference's."""
+        if self.listed_by != LISTED:
+            by = self.listed_by.replace("_", " ")
+            return f"{self._said} This is by {by}, which sees less than scores fitted on the reference's vectors."
+        return self._said
+
+    @property
+    def _said(self) -> str:
         share = f"{100 * self.share.value:.0f} % [{100 * self.share.low:.0f}, {100 * self.share.high:.0f}]"
         if self.share.low > 2 * EXPECTED:
             return f"{share} of the images are unlike anything at the reference, where 5 % are expected: look at them."

@@ -13,7 +13,7 @@ from medvlm_probe.audit.bounds import UNDEFINED, performance_bounds, rescaled
 from medvlm_probe.audit.calibration import DEPLOYED, RAW, Calibration
 from medvlm_probe.audit.data_shift import DataShift
 from medvlm_probe.audit.inputs import FEWEST_PEOPLE, AuditInputs, people
-from medvlm_probe.audit.outlying import Outlying
+from medvlm_probe.audit.outlying import LISTED, Outlying
 from medvlm_probe.audit.policy import Policy
 from medvlm_probe.audit.practice import Practice
 from medvlm_probe.audit.referral import CONFIDENCE
@@ -170,6 +170,10 @@ def _judged(rule: Rule, on: JudgedOn) -> Verdict:
     if why_not:
         return _unknown(rule, why_not, label)
     verdict, reason = decide(rule, bounds, n_people)
+    if verdict == "pass" and rule.subject == "outlier_share" and on.outliers and on.outliers.listed_by != LISTED:
+        by = on.outliers.listed_by.replace("_", " ")
+        verdict = "not enough evidence"
+        reason = f"The bound would do by {by}, which sees less than scores fitted on the reference's vectors."
     hidden = n_people < FEWEST_PEOPLE
     return Verdict(
         rule.text,

@@ -57,8 +57,8 @@ def audit(
     ] = "phantom:sites=community",
     reference: Annotated[
         str,
-        typer.Option("--reference", help="What it is compared with; best with labels, and not seen in training.",
-                     rich_help_panel=DATA),
+        typer.Option("--reference", help="What it is compared with; best with labels, and not seen in training. Or the "
+                     "sketch that another hospital sent: NAME.sketch.", rich_help_panel=DATA),
     ] = "phantom:sites=reference",
     model: ModelOption = "phantom-clip",
     policy: Annotated[
@@ -148,6 +148,7 @@ def audit(
     from medvlm_probe.audit.policy import default_policy, read_policy
     from medvlm_probe.cli.audit_files import print_audit, write_audit
     from medvlm_probe.cli.audit_repair import repairer
+    from medvlm_probe.cli.audit_sketch import Case, given_sketch, sketch_case
     from medvlm_probe.cli.steps import Compute
     from medvlm_probe.cohort.pseudonyms import read_key
     from medvlm_probe.runs import open_run
@@ -156,37 +157,42 @@ def audit(
     rules = read_policy(policy) if policy is not None else default_policy()
     compute = Compute.parse(device, precision, batch_size, workers, max_failures)
     studied = _explanations(explanations) if explanations is not None else None
-    sides = (
-        _cohort(cohort, site, split, uncertainty, "the cohort"),
-        _cohort(reference, reference_site, reference_split, uncertainty, "the reference"),
+    given = given_sketch(
+        reference, reference_site=reference_site, reference_split=reference_split, ages_from=ages_from, reread=reread
     )
-    run = open_run("audit", _config(context, sides, rules), out)
+    sides = [_cohort(cohort, site, split, uncertainty, "the cohort")]
+    if given is None:
+        sides.append(_cohort(reference, reference_site, reference_split, uncertainty, "the reference"))
+    marks = [side.fingerprint for side in sides] + ([given.fingerprint] if given else [])
+    run = open_run("audit", _config(context, marks, rules), out)
     key = read_key(pseudonym_key)
-    here, there = (
-        _embedded(output, side, model, compute, name)
-        for side, name in zip(sides, ("new-site", "reference"), strict=True)
-    )
-    task = _task(output, here, there, prompts, label)
-    inputs = _inputs(here, there, task, seed)
-    for note in inputs.notes:
+    names = ("new-site", "reference")
+    embedded = [_embedded(output, side, model, compute, name) for side, name in zip(sides, names, strict=False)]
+    if given is not None:
+        case = sketch_case(output, embedded[0], given, prompts, label, studied, seed)
+    else:
+        here, there = embedded
+        task = _task(output, here, there, prompts, label)
+        inputs = _inputs(here, there, task, seed)
+        childlike = _childlike(output, inputs, ages_from, here.model, model, compute)
+        repairs = repairer(
+            output, inputs, here, there, task, compute, why=why, fine_tune=fine_tune, reread=reread, folder=run.path
+        )
+        asked = repairs if repair or fine_tune or reread else None
+        settings = _settings(output, here, there, task, compute, childlike, studied, permutations, opened, why, asked)
+        case = Case(inputs, settings, _provenance(here, there, task, seed), _note(here, there))
+    for note in case.inputs.notes:
         output.warn(note)
-    childlike = _childlike(output, inputs, ages_from, here.model, model, compute)
-    repairs = repairer(
-        output, inputs, here, there, task, compute, why=why, fine_tune=fine_tune, reread=reread, folder=run.path
-    )
-    asked = repairs if repair or fine_tune or reread else None
-    settings = _settings(output, here, there, task, compute, childlike, studied, permutations, opened, why, asked)
     output.say(
-        f"Auditing {len(inputs.site):,} images against {len(inputs.whole_reference):,}: half of these serve choices, "
-        "half are compared with. Tests take a minute for each 5,000 images."
+        f"Auditing {len(case.inputs.site):,} images against {len(case.inputs.whole_reference):,}: half of these serve "
+        "choices, half are compared with. Tests take a minute for each 5,000 images."
     )
-    found = examine(inputs, rules, settings, say=lambda text: output.say(f"  {text}"))
-    provenance = _provenance(here, there, task, seed)
-    written = write_audit(run, found, inputs, key, provenance, _note(here, there))
+    found = examine(case.inputs, rules, case.settings, say=lambda text: output.say(f"  {text}"))
+    written = write_audit(run, found, case.inputs, key, case.provenance, case.note)
     if as_json:
         output.json(written.result)
     else:
-        print_audit(output, found, _note(here, there))
+        print_audit(output, found, case.note)
     output.wrote(written.paths)
     failed = [verdict.rule for verdict in found.verdicts if verdict.verdict == "fail"]
     if failed:
@@ -322,13 +328,12 @@ def _childlike(
 
 def _explanations(folder: Path) -> dict[str, Explanation]:
     """Return what a heat-map study found of each label, from the folder of `grad-cam`."""
-    import json
-
     from medvlm_probe.audit.verdicts import Explanation
+    from medvlm_probe.runs import parse_json
 
     path = folder / "grad-cam.json"
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["labels"]
+        entries = parse_json(path.read_bytes())["labels"]
         return {e["label"]: Explanation(e["controls"]["verdict"], int(e["n_with_region"])) for e in entries}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
@@ -340,8 +345,14 @@ _BY_NAME = ("model", "prompts", "explanations", "ages_from", "reread")
 """Options that name a place: results of two places are told apart without writing either."""
 
 
-def _config(context: typer.Context, sides: tuple[Cohort, Cohort], policy: Policy) -> dict[str, Any]:
-    """Return what decides the results, with nothing in it that names a file or a folder."""
+def _config(context: typer.Context, marks: list[str], policy: Policy) -> dict[str, Any]:
+    """Return what decides the results, with nothing in it that names a file or a folder.
+
+    Args:
+        context: the options.
+        marks: fingerprints of the cohort and of the reference.
+        policy: the rules.
+    """
     from medvlm_probe.runs import sha256_json
 
     elsewhere = {
@@ -362,8 +373,8 @@ def _config(context: typer.Context, sides: tuple[Cohort, Cohort], policy: Policy
         if name not in elsewhere
     }
     config |= {
-        "cohort": sides[0].fingerprint,
-        "reference": sides[1].fingerprint,
+        "cohort": marks[0],
+        "reference": marks[1],
         "model": str(config["model"]).replace("\\", "/").rsplit("/", 1)[-1],
         "prompts": str(config["prompts"]).replace("\\", "/").rsplit("/", 1)[-1],
         "policy": sha256_json([vars(rule) for rule in policy.rules]),

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 SIDES = {"reference": "At the reference", "site": "At the new site"}
 SOURCES = {"reference": "Reference, labels", "em": "Here, estimated", "truth": "Here, labels"}
 TOO_FEW = 10
+_SCORES = {
+    "knn": "Distance to the tenth nearest reference image",
+    "joint_energy": "Energy of the labels' scores (larger: more unusual)",
+    "max_softmax": "Less the highest probability (larger: more unusual)",
+}
 
 
 def audit_figures(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str = "") -> dict[str, str]:
@@ -36,6 +41,42 @@ def _facts(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str |
     rows = _shown(tables["facts"], "fact")
     axis = ("Difference from the reference: 0 none, 1 complete", 0.0, "alike", "different")
     return _forest(rows, axis, {name: WORDS.get(name, name).capitalize() for name in rows.get("label", [])}, note)
+
+
+def _by_label(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:
+    table = tables["shift_by_label"]
+    if found.shift_by_label is None or not len(table) or "value" not in table:
+        return None
+    labels = table["by"] == "label"
+    names = table["group"].where(labels, table["by"] + ": " + table["group"])
+    rows = _shown(table.assign(label=names))
+    axis = ("Squared MMD to the reference's images of the same kind", 0.0, "alike", "different")
+    return _forest(rows, axis, {**{name: name for name in names}, **found.words}, note)
+
+
+def _crowding(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:
+    table = tables["crowding"]
+    if not len(table) or "distance" not in table:
+        return None
+    rows = in_order(rows_of(table, distance="ratio"), "what", SIDES)
+    rows = rows.assign(site=rows["what"].map(SIDES))
+    axis = ("Distance between over distance within", 1.0, "nothing told apart", "told apart")
+    return _forest(_shown(rows), axis, found.words, note)
+
+
+def _referral(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:
+    from medvlm_probe.plots.referral import referral_curves
+
+    table = tables["practice_referral"]
+    if not len(table):
+        return None
+    site = rows_of(table, side="site")
+    shares = rows_of(site, metric="referred").set_index(["by", "share_at_reference"])["value"]
+    rows = rows_of(site, metric=["team_recall", "error"]).dropna(subset=["value"])
+    if not len(rows):
+        return None
+    referred = [shares[by, share] for by, share in zip(rows["by"], rows["share_at_reference"], strict=True)]
+    return referral_curves(rows.assign(referred=referred), note=note)
 
 
 def _prevalence(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:
@@ -63,7 +104,7 @@ def _outliers(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: st
         found.outliers.site_scores,
         threshold=found.outliers.threshold,
         share=EXPECTED,
-        words="Distance to the tenth nearest reference image",
+        words=_SCORES.get(found.outliers.listed_by, found.outliers.listed_by.replace("_", " ").capitalize()),
         note=note,
     )
 
@@ -203,6 +244,7 @@ FIGURES: dict[str, Draw] = {
     "calibration_confidence": _confidence,
     "label_free_accuracy": _label_free,
     "practice_errors": _practice,
+    "practice_referral": _referral,
     "repair_gain": _repair,
 }
 """Each figure by its name."""

@@ -60,7 +60,7 @@ def run_ends(weights: FloatArray) -> NDArray[np.int64]:
 
 
 def joint_run_ends(first: FloatArray, second: FloatArray) -> NDArray[np.int64]:
-    """Return the last bin of each run that may be told of both rows, (n,) each, as short as `FEWEST` of either allow."""
+    """Return the last bin of each run that may be told of both rows (n,): as short as `FEWEST` of either allow."""
     ends, totals = [], np.zeros(2)
     for k, weights in enumerate(np.stack([first, second], axis=1)):
         totals += weights
