@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from simulation_tables import Rows, write_cells
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -37,6 +38,9 @@ sys.path.insert(0, str(PROJECT / "tests" / "statistics"))  # the tests run the s
 
 from label_free_simulation import Outcome, Population, one_run  # noqa: E402
 
+from medvlm_probe.plots.intervals import IntervalAxis, interval_figure  # noqa: E402
+from medvlm_probe.plots.style import figure_bytes  # noqa: E402
+from medvlm_probe.runs import write_bytes_atomically  # noqa: E402
 from medvlm_probe.shift import shift_tests  # noqa: E402
 
 SHARED = PROJECT.parent / "shared"
@@ -48,6 +52,15 @@ PREVALENCES = (0.05, 0.4, 0.7)
 MOVED = 0.5
 PATIENTS = (300, 200)
 FEWEST_PEOPLE = 10
+WORDS = {
+    "none": "Nothing moved",
+    "prevalence": "Frequency moved",
+    "covariate": "Look of the images moved",
+    "both": "Both moved",
+    "indiana": "Indiana against itself",
+    "nih": "NIH against Indiana",
+    "guangzhou": "Guangzhou against Indiana",
+}
 
 
 @dataclass(frozen=True)
@@ -231,6 +244,25 @@ def summary(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def draw(found: pd.DataFrame) -> Figure:
+    """Return the shares of intervals that hold the true accuracy, a panel a method."""
+    rows = found[found["metric"] == "accuracy"].astype({"held": float, "standard_error": float})
+    names = rows["shift"].where((rows["cohort"] == "phantoms") | (rows["shift"] != "none"), "indiana")
+    two = 2 * np.maximum(rows["standard_error"], 0.5 / rows["runs"])
+    table = pd.DataFrame(
+        {
+            "label": names,
+            "site": rows["method"].str.replace("_", " ").str.capitalize(),
+            "value": rows["held"],
+            "low": np.maximum(rows["held"] - two, 0),
+            "high": np.minimum(rows["held"] + two, 1),
+        }
+    )
+    axis = IntervalAxis(0.95, "Share of intervals that hold the true accuracy", "too narrow", "as stated")
+    note = "Line: the 95 % that is stated. Intervals of two standard errors. Phantoms, and last three real sites."
+    return interval_figure(table, axis, labels_words=WORDS, sort=False, too_few=0, title=None, note=note)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
@@ -244,6 +276,7 @@ def main() -> None:
     there = {part: arguments.out / f"{part}.csv" for part in PARTS}
     found = summary({part: pd.read_csv(path) for part, path in there.items() if path.exists()})
     found.to_csv(arguments.out / "summary.csv", index=False, lineterminator="\n")
+    write_bytes_atomically(arguments.out / "coverage.svg", figure_bytes(draw(found), "svg"))
 
 
 if __name__ == "__main__":
