@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_ROW_MM, _CELL_MM, _NAMES_MM, _GAP_MM, _GROUP_MM = 4.6, 4.6, 40.0, 3.0, 1.6
+_ROW_MM, _CELL_MM, _NAMES_MM, _GAP_MM, _GROUP_MM = 4.6, 4.4, 50.0, 3.0, 1.6
 _FARTHEST = -0.25
 
 
@@ -147,7 +147,8 @@ def _draw_cells(axes: Axes, rows: pd.DataFrame, answers: Sequence[str], places: 
 
     shades = LinearSegmentedColormap.from_list("named", [PALE, BLUE])
     for y in places.values():
-        axes.add_patch(Rectangle((0, y), len(answers), _ROW_MM, facecolor="none", edgecolor=RULE, linewidth=0.3))
+        frame = Rectangle((0, y), len(answers), _ROW_MM, facecolor="none", edgecolor=RULE, linewidth=0.5, clip_on=False)
+        axes.add_patch(frame)
     for record in rows.to_dict("records"):
         x, y = answers.index(record["answer"]), places[record["injected"]]
         share = record["runs"] / record["of"]
@@ -163,7 +164,9 @@ def _draw_cells(axes: Axes, rows: pd.DataFrame, answers: Sequence[str], places: 
             )
         if record["right"]:
             axes.add_patch(
-                Rectangle((x, y), 1, _ROW_MM, facecolor="none", edgecolor=VERMILLION, linewidth=0.9, zorder=3)
+                Rectangle(
+                    (x, y), 1, _ROW_MM, facecolor="none", edgecolor=VERMILLION, linewidth=0.9, zorder=3, clip_on=False
+                )
             )
 
 
