@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from medvlm_probe.report import audit_rows
 from medvlm_probe.report.cells import Record, TableStyle
 from medvlm_probe.report.layouts import TableLayout, all_rows, under
 from medvlm_probe.report.tables import Table, make_table, tables_of
@@ -142,25 +143,6 @@ def _closest(value: Any) -> Sequence[Record]:
     return list(found.values())
 
 
-def _referral(value: Any) -> Sequence[Record]:
-    rows = []
-    for entry in value.get("labels") or ():
-        plan = entry.get("referral") or {}
-        here = plan.get("at_site") or {}
-        chosen = plan.get("chosen_on_reference") or {}
-        rows.append(
-            {
-                "label": entry["label"],
-                "referred.here": plan.get("referred_at_site"),
-                "recall of the rest.here": here.get("recall"),
-                "error of the rest.here": here.get("error"),
-                "recall of the rest.at reference": chosen.get("recall"),
-                "error of the rest.at reference": chosen.get("error"),
-            }
-        )
-    return rows
-
-
 def _parts(record: Record, *names: str) -> dict[str, Any]:
     return {name: record.get(name) for name in names}
 
@@ -200,7 +182,18 @@ QUESTIONS: tuple[Question, ...] = (
         "what_moved",
         "What moved?",
         "Whether findings became more or less frequent, images look different, both, or neither: the reference is "
-        "re-weighted to the site's estimated frequency, and what distance remains is tested again.",
+        "re-weighted to the site's frequency (by its own labels, else by scores), and what distance remains is tested "
+        "again.",
+    ),
+    Question(
+        "shift_by_label",
+        "Whose images moved?",
+        "Images with one label, or of one subgroup, against the reference's of the same kind, by one kernel. A finding "
+        "that became more frequent does not show here; one that looks different does.",
+        (
+            TableLayout("Images with each label", audit_rows.shift_by_label, (), ("cells", "bandwidth", "notable")),
+            TableLayout("Images of each subgroup", audit_rows.shift_by_subgroup),
+        ),
     ),
     Question(
         "label_shift",
@@ -244,6 +237,16 @@ QUESTIONS: tuple[Question, ...] = (
         ),
     ),
     Question(
+        "crowding",
+        "Do labels crowd together?",
+        "How far images with a label lie from images without it, over how far images of either kind lie from their "
+        "own, between vectors of length 1. A ratio of 1 tells nothing apart; the sides have no patient in common.",
+        (
+            TableLayout("Ratio of distances", audit_rows.crowding, (), ("labels", "space")),
+            TableLayout("Distances here less those at the reference", audit_rows.distances),
+        ),
+    ),
+    Question(
         "performance",
         "Does it still work?",
         "Each label by the site's own labels, at thresholds chosen on a part of the reference that is shown nowhere.",
@@ -272,7 +275,8 @@ QUESTIONS: tuple[Question, ...] = (
     Question(
         "label_free",
         "What would be expected without labels?",
-        "Estimates that use none of the site's labels, and beside them the truth where labels are known.",
+        "Estimates that use none of the site's labels, and beside them the truth where labels are known. Each rests on "
+        "an assumption that the site may break; the sentence above says how often such intervals then held the truth.",
         (TableLayout("Estimates without labels, by method", _label_free),),
     ),
     Question(
@@ -331,7 +335,35 @@ QUESTIONS: tuple[Question, ...] = (
                 ("label", "missed", "false_alarms", "called", "prevalence", "errors_from", "prevalence_from"),
                 ("labels",),
             ),
-            TableLayout("Referral to a reader, plan chosen at the reference", _referral),
+            TableLayout(
+                "Referral of whole examinations, thresholds from the reference",
+                audit_rows.examination_referral,
+                (),
+                ("referral_of_examinations",),
+            ),
+            TableLayout("Referral for one finding, plan chosen at the reference", audit_rows.label_referral),
+        ),
+    ),
+    Question(
+        "triggers",
+        "When must it be stopped, or trained anew?",
+        "What to watch once the model is in use. A level is the policy's own, or the bound that this audit measured on "
+        "this site (set); where it measured none, none is set. A level is crossed when the opposite bound of a later "
+        "audit lies beyond it; each such look can be wrong by itself, the monitor's alarm at all looks together.",
+        (
+            TableLayout(
+                "Triggers",
+                audit_rows.triggers,
+                (),
+                (
+                    "triggers",
+                    "outlier_score",
+                    "outlier_score_beyond",
+                    "outlier_share_expected",
+                    "referral_doubt_beyond",
+                    "referral_share_at_reference",
+                ),
+            ),
         ),
     ),
 )
