@@ -32,7 +32,7 @@ NAMED = ("none", "prevalence", "covariate", "both")
 
 _ROW_MM = 4.4
 _HEAD_MM = 3 * LINE_MM
-_BLOCK_MM = 2 * LINE_MM + 0.6
+_BLOCK_MM = 2 * LINE_MM + 2.6
 _CELL_MM = 9.5
 _GAP_MM = 5.0
 
@@ -87,7 +87,7 @@ def _side(page: Page, rows: pd.DataFrame, left: float, cells: float) -> None:
     y = page.top + _HEAD_MM
     for block in rows["block"].unique():
         own = rows[rows["block"] == block]
-        page.lines(left, y + LINE_MM / 2 + 0.4, [plain(line) for line in block.split("\n")], fontweight="bold")
+        page.lines(left, y + LINE_MM / 2 + 2.0, [plain(line) for line in block.split("\n")], fontweight="bold")
         y += _BLOCK_MM
         axes = page.axes(cells, y, len(NAMED) * _CELL_MM, len(own) * _ROW_MM)
         bare(axes)
