@@ -147,7 +147,7 @@ def attribute_with_pairs(
     reference: FloatArray,
     site: FloatArray,
     transformed: Mapping[str, FloatArray],
-    embed_pairs: Callable[[Sequence[str]], Mapping[str, FloatArray]],
+    embed_pairs: Callable[[Sequence[str]], Mapping[str, FloatArray]] | None,
     *,
     reference_groups: Sequence[str],
     site_groups: Sequence[str],
@@ -157,12 +157,14 @@ def attribute_with_pairs(
 
     Args:
         reference, site, transformed, reference_groups, site_groups: as for `attribute_shift`.
-        embed_pairs: from names such as `blur/v1@1+jpeg/v1@25` to the reference's embeddings under them.
+        embed_pairs: from names such as `blur/v1@1+jpeg/v1@25` to the reference's embeddings under them; None tries no
+            pair.
         rng_of: a fresh generator for a purpose.
     """
     attribute = partial(attribute_shift, reference_groups=reference_groups, site_groups=site_groups)
     found = attribute(reference, site, transformed, rng=rng_of("why"))
-    if found.verdict in ("no distance", "other patients") or found.parts.best.value >= ENOUGH:
+    settled = found.verdict in ("no distance", "other patients") or found.parts.best.value >= ENOUGH
+    if settled or embed_pairs is None:
         return found
     pairs = promising_pairs(
         reference,
