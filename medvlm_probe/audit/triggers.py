@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from medvlm_probe.audit.inputs import FEWEST_PEOPLE
-from medvlm_probe.audit.outlying import EXPECTED, LISTED
+from medvlm_probe.audit.outlying import EXPECTED
 from medvlm_probe.audit.policy import Policy
 from medvlm_probe.audit.referral import CONFIDENCE, NAMED
 from medvlm_probe.audit.rules import CALIBRATION, PERFORMANCE, Rule
@@ -125,7 +125,7 @@ def examine_triggers(policy: Policy, on: JudgedOn) -> Triggers:
         raise InputError("The policy has no triggers: write [[trigger]] entries, or use the default policy.")
     watched = [entry for trigger in policy.triggers for entry in _watched(trigger, on)]
     plan = on.practice.plan(CONFIDENCE) if on.practice is not None else None
-    score = (LISTED, on.outliers.threshold) if on.outliers is not None else None
+    score = (on.outliers.listed_by, on.outliers.threshold) if on.outliers is not None else None
     return Triggers(tuple(watched), score, plan.threshold if plan is not None else None)
 
 
