@@ -377,7 +377,7 @@ def _config(context: typer.Context, marks: list[str], policy: Policy) -> dict[st
         "reference": marks[1],
         "model": str(config["model"]).replace("\\", "/").rsplit("/", 1)[-1],
         "prompts": str(config["prompts"]).replace("\\", "/").rsplit("/", 1)[-1],
-        "policy": sha256_json([vars(rule) for rule in policy.rules]),
+        "policy": sha256_json(policy.to_json()),
         "explanations": context.params["explanations"] is not None,
         "ages_from": context.params["ages_from"] is not None,
         "reread": context.params["reread"] is not None,
