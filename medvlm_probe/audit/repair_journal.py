@@ -6,6 +6,7 @@ import hashlib
 import io
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -36,8 +37,10 @@ class Journal:
             return make()
         path = self.folder / FOLDER / f"{sha256_json([self.key, name])[:24]}.npy"
         if path.is_file():
-            kept = np.load(path, allow_pickle=False)
-            return [Answer(p, called > 0.5) for p, called in kept]
+            # A damaged part is made again.
+            with suppress(Exception):
+                kept = np.load(path, allow_pickle=False)
+                return [Answer(p, called > 0.5) for p, called in kept]
         found = make()
         buffer = io.BytesIO()
         np.save(buffer, np.array([[answer.p, answer.called] for answer in found]), allow_pickle=False)

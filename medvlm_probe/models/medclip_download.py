@@ -7,6 +7,7 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -110,5 +111,5 @@ def take_out(archive: Path, name: str, target: Path) -> None:
                     shutil.copyfileobj(member, file, 1 << 20)
 
             write_atomically(target, write)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ModelError(f"MedCLIP's archive is damaged ({error}). Run the same command again.") from error

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medvlm_probe.errors import ModelError
+from medvlm_probe.errors import ModelError, ProbeError
 from medvlm_probe.models.bundle import CONFIG_NAME, Bundle, read_bundle, read_json
 from medvlm_probe.models.lock import FamilyName, Lock, read_lock, refuse_changes
 
@@ -76,12 +78,13 @@ def locate_folder(folder: Path, name: str | None = None) -> Located:
     folder = folder.expanduser().resolve()
     if not folder.is_dir():
         raise ModelError(f"Model folder {folder} does not exist. Expected a folder with {CONFIG_NAME} and weights.")
-    lock = read_lock(folder)
-    if lock is not None:
-        refuse_changes(folder, lock)
-    family = lock.family if lock else detect_family(folder)
-    name = name or (lock.model if lock else f"local:{folder.name}")
-    bundle = read_bundle(folder, name) if family == "open_clip" else None
+    with _refusing_odd_values(folder):
+        lock = read_lock(folder)
+        if lock is not None:
+            refuse_changes(folder, lock)
+        family = lock.family if lock else detect_family(folder)
+        name = name or (lock.model if lock else f"local:{folder.name}")
+        bundle = read_bundle(folder, name) if family == "open_clip" else None
     return Located(name, family, folder, bundle, lock)
 
 
@@ -124,17 +127,33 @@ def build(located: Located, device: torch.device) -> VisionLanguageModel:
     Raises:
         ModelError: the files do not make a model.
     """
-    if located.bundle is not None:
-        from medvlm_probe.models.open_clip_adapter import load_bundle
+    with _refusing_odd_values(located.folder):
+        if located.bundle is not None:
+            from medvlm_probe.models.open_clip_adapter import load_bundle
 
-        return load_bundle(located.bundle, device)
-    if located.family == "hugging_face_clip":
-        from medvlm_probe.models.hugging_face_clip import load_clip_folder
+            return load_bundle(located.bundle, device)
+        if located.family == "hugging_face_clip":
+            from medvlm_probe.models.hugging_face_clip import load_clip_folder
 
-        return load_clip_folder(located.folder, located.name, device)
-    from medvlm_probe.models.medclip import load_medclip_folder
+            return load_clip_folder(located.folder, located.name, device)
+        from medvlm_probe.models.medclip import load_medclip_folder
 
-    return load_medclip_folder(located.folder, located.name, device)
+        return load_medclip_folder(located.folder, located.name, device)
+
+
+@contextmanager
+def _refusing_odd_values(folder: Path) -> Iterator[None]:
+    """Turn what a library raises at values of a configuration that no model has into a ModelError."""
+    try:
+        yield
+    except (ProbeError, ImportError):
+        raise
+    except Exception as error:
+        what = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"The files in {folder} make no model ({type(error).__name__}: {what}). Copy them again, and correct what "
+            "was changed by hand."
+        ) from error
 
 
 def _shipped(folder: Path, name: str | None) -> Located:

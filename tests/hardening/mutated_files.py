@@ -18,7 +18,7 @@ ODD_VALUES: tuple[Any, ...] = (
 )  # fmt: skip
 ODD_TEXTS: tuple[bytes, ...] = (
     b"\0", b"\xef\xbb\xbf", b"\xff\xfe", b"\xc3\x28", b"\xed\xa0\x80", b"\r\n", b"\r", b"\n\n", b'"', b'"""', b"'",
-    b",", b";", b"\t", b"=cmd()|' /C calc'!A0", b"@SUM(1)", b"\x1b]0;owned\x07", b"\x1b[2J", b"</script>", b"%s%n", b"{}{}",
+    b",", b";", b"\t", b"=cmd()|' /C calc'!A0", b"@SUM(1)", b"\x1b]0;owned\x07", b"\x1b[2J", b"</script>", b"{}{}",
     b"1e999", b"-1", b"nan", b"inf", b"9" * 5_000, b"0x10", b"[", b"]", b"{", b"}", b"[[", b"[" * 3_000, b"{" * 3_000,
     b"- " * 2_000, b"a.b" * 50, b"&a [*a]", b"!!python/object/apply:os.system [id]", b"&x", b"*x", b"<!DOCTYPE a>",
     b"<a>" * 2_000, b"&amp;", b"&#0;", b"\\ud800", b"\\u0000", b"2020-13-45", b"\xe2\x80\xae", b"A" * 10_000, b"|",

@@ -114,7 +114,7 @@ def _array(path: Path) -> NDArray[Any]:
     """Return a file's array, mapped into memory."""
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # whatever the bytes lead numpy's reader to
         raise ManifestError(
             f"'{path.name}' in '{path.parent}' is no array that is read: damaged, or pickled objects, which are never "
             "loaded. Take the file as it was published."

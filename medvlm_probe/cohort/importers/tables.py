@@ -22,6 +22,7 @@ from medvlm_probe.errors import InputError, ManifestError
 ODD_AGES = "Ages that are above 120 or unreadable, made unknown"
 
 _BLOCK_BYTES = 1 << 26
+_SMALL_BYTES, _MOST_UNFOLDED = 1 << 26, 200
 _YEARS = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
 _SEXES = {"F": "F", "FEMALE": "F", "M": "M", "MALE": "M", "O": "other", "OTHER": "other"}
 _VIEWS = {
@@ -163,10 +164,16 @@ def _bytes(path: Path) -> bytes:
     except OSError as error:
         raise ManifestError(f"Cannot read '{path}': {error.strerror or error}. Check the path.") from error
     if path.suffix.lower() == ".gz":
+        most = max(_SMALL_BYTES, _MOST_UNFOLDED * len(data))
         try:
-            data = gzip.decompress(data)
+            with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+                data = file.read(most + 1)
         except (OSError, EOFError, zlib.error) as error:
             raise ManifestError(f"{path.name} is no whole gzip file. Download it again.") from error
+        if len(data) > most:
+            raise ManifestError(
+                f"{path.name} unfolds to over {_MOST_UNFOLDED} times its size, which no table does. Download it again."
+            )
     return data.removeprefix(codecs.BOM_UTF8)
 
 
