@@ -2,7 +2,7 @@
 
     python analyses/sketch_type_one_error.py [PART ...] [--simulations 1000]
 
-PART is any of type_one_error, power, agreement; all by default. Writes a CSV each to figures/sketches/.
+PART is any of type_one_error, power, agreement, label_shift; all by default. Writes a CSV each to figures/sketches/.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "tests" / "statistics"))  # the tests run the same simulations
 
 from shift_simulation import Design  # noqa: E402
-from sketch_simulation import agreement, sketch_p_values  # noqa: E402
+from sketch_simulation import agreement, label_shift_from_sketches, sketch_p_values  # noqa: E402
 
 DESIGNS = {
     "450 + 350 patients, one to four images": Design(450, 350),
@@ -77,7 +77,32 @@ def measured_agreement(n: int) -> Iterator[dict[str, Any]]:
             }
 
 
-PARTS = {"type_one_error": type_one_error, "power": power, "agreement": measured_agreement}
+LABEL_SHIFTS = {
+    "600 + 400 patients, 30 % at both": (600, 400, (0.3, 0.3), 2.5),
+    "300 + 300 patients, 15 % against 30 %": (300, 300, (0.15, 0.3), 1.5),
+    "2,000 + 1,000 patients, 5 % against 10 %": (2_000, 1_000, (0.05, 0.1), 2.0),
+}
+
+
+def label_shift(n: int) -> Iterator[dict[str, Any]]:
+    for name, setting in LABEL_SHIFTS.items():
+        for kind, found in label_shift_from_sketches(*setting, n, np.random.default_rng(3)).items():
+            yield {
+                "design": name,
+                "reference": kind,
+                "simulations": n,
+                "misfit_rejected_at_5_percent": f"{np.mean(found[:, 0] <= 0.05):.4f}",
+                "em_interval_holds_truth": f"{found[:, 1].mean():.4f}",
+                "bbse_interval_holds_truth": f"{found[:, 2].mean():.4f}",
+            }
+
+
+PARTS = {
+    "type_one_error": type_one_error,
+    "power": power,
+    "agreement": measured_agreement,
+    "label_shift": label_shift,
+}
 
 
 def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -46,11 +46,11 @@ class LabelFrequency:
 
 @dataclass(frozen=True)
 class LabelFrequencies:
-    """All labels' prevalences, the labels left out with the reason, and whether it is known if the look moved."""
+    """All labels' prevalences, those left out with the reason, and why none may be believed ("" where some may)."""
 
     labels: tuple[LabelFrequency, ...]
     left_out: Mapping[str, str]
-    look_known: bool = True
+    doubt: str = ""
 
     def sentence(self, words: Mapping[str, str], *, look_moved: bool = False) -> str:
         """Which findings are more or less frequent than at the reference, as far as that can be told.
@@ -59,10 +59,9 @@ class LabelFrequencies:
             words: label to the words that people read.
             look_moved: images look different too, so that all estimates rest on an assumption known to be false.
         """
-        if look_moved:
-            return (
-                f"As the look of the images moved, the frequencies of findings cannot be told from scores{self._held}."
-            )
+        doubt = "As the look of the images moved" if look_moved else self.doubt
+        if doubt:
+            return f"{doubt}, the frequencies of findings cannot be told from scores{self._held}."
         usable = [entry for entry in self.labels if entry.shift.verdict == "usable"]
         moved = [
             entry
@@ -87,10 +86,7 @@ class LabelFrequencies:
             else "",
             f"for {silent} nothing can be told" if silent else "",
         ]
-        said = start + "".join(f"; {limit}" for limit in limits if limit) + "."
-        if self.look_known:
-            return said
-        return f"{said} It takes it that images of a finding look alike at both sites, which is not known{self._held}."
+        return start + "".join(f"; {limit}" for limit in limits if limit) + "."
 
     @property
     def _held(self) -> str:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from medvlm_probe.shift.outliers import (
 from medvlm_probe.shift.shift_tests import ShiftReport, ShiftResult
 from medvlm_probe.shift.sketch import Sketch
 from medvlm_probe.shift.sketch_cells import outlier_cells, outlier_centres, whole_patients
-from medvlm_probe.shift.sketch_distance import FEWEST_FOR_TEST, sketch_distance
+from medvlm_probe.shift.sketch_distance import FEWEST_FOR_TEST, SketchDistance, sketch_distance
 from medvlm_probe.shift.sketch_plan import OUTLIER_EDGES
 from medvlm_probe.types import Estimate
 
@@ -50,6 +51,7 @@ NOT_FROM_A_SKETCH: Mapping[str, str] = {
 }
 """Questions that need the reference's images or vectors, and why each is left open."""
 
+LOOK_UNKNOWN = "As the images differ, and a sketch does not tell whether in look or in how many have findings"
 Ask = Callable[[], Any]
 JOINT = "of labels together; a sketch does not tell which patients they share"
 
@@ -125,11 +127,15 @@ class AgainstSketch:
             "practice": lambda ask: _by_label(ask()),
         }
 
+    @cached_property
+    def distance(self) -> SketchDistance:
+        """How far the two sketches are apart."""
+        return sketch_distance(self.reference.sketch, self.site_sketch)
+
     def shift(self) -> SketchShift:
         """Return the distance between both sketches, and what the site's embeddings tell of its subgroups."""
         start = time.perf_counter()
-        first, second = self.reference.sketch, self.site_sketch
-        distance = sketch_distance(first, second)
+        first, second, distance = self.reference.sketch, self.site_sketch, self.distance
         p = distance.test.p_value if distance.test else math.nan
         features = first.plan.features
         settings = f"{features.n_features:,} random features, bandwidth {features.bandwidth:g} of the reference"
@@ -198,7 +204,9 @@ class AgainstSketch:
 
     def label_shift(self) -> LabelFrequencies:
         """Return the frequencies of findings, the site's scores being read as coarsely as the reference's."""
-        return replace(estimate_frequencies(self._snapped()), look_known=False)
+        found = estimate_frequencies(self._snapped())
+        # Without an interval nothing shows that the images do not differ.
+        return found if self.distance.mmd.low <= 0 else replace(found, doubt=LOOK_UNKNOWN)
 
     def label_free(self) -> LabelFree:
         """Return the estimates without labels, the site's scores being read as coarsely as the reference's."""

@@ -171,7 +171,9 @@ def _in_parts(ends: Callable[[int, int], NDArray[np.int64]], starts: Sequence[in
 
 
 def _suppressed(sketch: Sketch) -> Sketch:
-    values = hidden_cells(np.asarray(sketch.call_patients.max(axis=2)), np.asarray(sketch.calls.sum(axis=2)))
+    totals = np.asarray(sketch.calls.sum(axis=2))
+    # A patient may be on both sides of the threshold: there are as many as on one, and as many as weights add up to.
+    values = hidden_cells(np.maximum(sketch.call_patients.max(axis=2), totals), totals)
     calls = values[..., None] | hidden_cells(sketch.call_patients, sketch.calls)
     # Calls of positives and negatives are told together or not at all, for their runs end together.
     calls[:, :2] |= calls[:, :2].any(axis=(1, 2), keepdims=True)
