@@ -99,10 +99,15 @@ def write_csv(path: Path, table: pd.DataFrame, *, exact: bool = False) -> None:
     An apostrophe goes before texts that a spreadsheet would take for a formula, unless they are to stay `exact`, as in
     manifests, which are read again.
     """
+    write_bytes_atomically(path, csv_bytes(table, exact=exact))
+
+
+def csv_bytes(table: pd.DataFrame, *, exact: bool = False) -> bytes:
+    """Return what `write_csv` writes."""
     buffer = io.StringIO()
     written = table if exact else _without_formulas(table)
     written.to_csv(buffer, index=False, lineterminator="\n", float_format="%.10g")
-    write_bytes_atomically(path, buffer.getvalue().encode())
+    return buffer.getvalue().encode()
 
 
 def parse_json(text: str | bytes) -> Any:

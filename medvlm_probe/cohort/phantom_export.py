@@ -64,8 +64,10 @@ def export_phantoms(
 
     if format not in SUFFIXES:
         raise unknown_name("format", format, SUFFIXES)
-    for name in (MANIFEST_FILE, CARD_FILE):
-        if (folder / name).exists():
+    card = _card(cases, format, size).encode()
+    for name, own in ((MANIFEST_FILE, b""), (CARD_FILE, card)):
+        # The same card without a manifest is what a killed export leaves.
+        if (folder / name).exists() and (folder / name).read_bytes() != own:
             raise StoreError(f"{folder} holds a cohort already ({name}). Name another folder, or remove that one.")
     table = phantom_table(cases, SUFFIXES[format])
     twice = table["image"][table["image"].duplicated()]
@@ -84,7 +86,7 @@ def export_phantoms(
         boxes += [(image, label, *box, "phantom") for label, found in phantom.boxes.items() for box in found]
         paths.append(path)
     write_csv(folder / BOXES_FILE, pd.DataFrame(boxes, columns=list(BOX_COLUMNS)), exact=True)
-    write_bytes_atomically(folder / CARD_FILE, _card(cases, format, size).encode())
+    write_bytes_atomically(folder / CARD_FILE, card)
     write_csv(folder / MANIFEST_FILE, table, exact=True)
     return paths
 

@@ -28,7 +28,7 @@ from medvlm_probe.cohort.manifest import UncertaintyPolicy
 from medvlm_probe.cohort.manifest_columns import snake_case
 from medvlm_probe.cohort.manifest_files import read_text_columns, rows_text
 from medvlm_probe.errors import InputError, ManifestError, ProbeError, StoreError
-from medvlm_probe.runs import write_bytes_atomically, write_csv
+from medvlm_probe.runs import csv_bytes, write_bytes_atomically, write_csv
 
 SKIPPED_FILE = "skipped.csv"
 
@@ -227,7 +227,9 @@ def _write(
     folder = plan.out.parent
     beside = [(folder / BOXES_FILE, boxes), (folder / SKIPPED_FILE, skipped)]
     beside = [(path, table) for path, table in beside if len(table)]
-    existing = next((path for path, _ in beside if path.exists()), None)
+    # Equal ones are what a killed import leaves.
+    others = (path for path, table in beside if path.exists() and path.read_bytes() != csv_bytes(table, exact=True))
+    existing = next(others, None)
     if existing is not None and not plan.overwrite:
         raise StoreError(f"{existing} exists. Name another folder, or give --overwrite.")
     paths = []
@@ -235,16 +237,15 @@ def _write(
         write_csv(path, table, exact=True)
         paths.append(path)
     card = folder / CARD_FILE
-    if card.exists() and not (plan.overwrite and WRITTEN_BY in card.read_text(encoding="utf-8", errors="replace")):
+    # A manifest that was imported earlier keeps its data set's name.
+    published = [cohort.card.name for cohort in cohorts if cohort.card.name in PUBLISHED]
+    name = snake_case(folder.resolve().name) or "joined"
+    labels_file = plan.labels_file.name if plan.labels_file is not None else None
+    text = import_card(joined, cohorts, manifest=plan.out.name, name=name, published=published, labels_file=labels_file)
+    standing = card.read_text(encoding="utf-8", errors="replace") if card.exists() else text
+    if standing != text and not (plan.overwrite and WRITTEN_BY in standing):
         notes.append(f"{CARD_FILE} exists and was kept; check that it fits this manifest.")
     else:
-        # A manifest that was imported earlier keeps its data set's name.
-        published = [cohort.card.name for cohort in cohorts if cohort.card.name in PUBLISHED]
-        name = snake_case(folder.resolve().name) or "joined"
-        labels_file = plan.labels_file.name if plan.labels_file is not None else None
-        text = import_card(
-            joined, cohorts, manifest=plan.out.name, name=name, published=published, labels_file=labels_file
-        )
         write_bytes_atomically(card, text.encode())
         paths.append(card)
     _write_table(plan.out, joined)

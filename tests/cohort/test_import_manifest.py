@@ -177,6 +177,11 @@ def test_files_that_exist_are_kept_unless_told_otherwise(north: Path, south: Pat
     written(out, north, south)
     with pytest.raises(StoreError, match="--overwrite"):
         written(out, north, south)
+    whole = out.read_bytes()
+    out.unlink()  # as a kill before the last file leaves it
+    written(out, north, south)
+    assert out.read_bytes() == whole
+    (north.parent / "boxes.csv").write_text("mine\n")
     with pytest.raises(StoreError, match=r"boxes\.csv exists"):
         written(north.parent / "other.csv", north, south)
     card = north.parent / "DATA_CARD.md"
