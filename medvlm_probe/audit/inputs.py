@@ -242,9 +242,9 @@ def make_inputs(
     chosen = halves(first.groups, first.targets, np.random.default_rng([seed, 0]))
     said = list(notes)
     if shared.any():
-        said.append(
-            f"{int(shared.sum()):,} images of the cohort were left out: the reference has them, or the patient."
-        )
+        n = int(shared.sum())
+        left_out = "1 image of the cohort was" if n == 1 else f"{n:,} images of the cohort were"
+        said.append(f"{left_out} left out: the reference has {'it' if n == 1 else 'them'}, or the patient.")
     return AuditInputs(first, chosen, second, names, deploy(first.rows(chosen)), int(shared.sum()), tuple(said), seed)
 
 

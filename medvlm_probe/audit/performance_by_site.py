@@ -116,20 +116,20 @@ class Performance:
             f"{words.get(c.label, c.label)} (AUROC {_value(c, 'auroc')}, {c.to_reference['auroc'].value:+.2f})"
             for c in sorted(worse, key=lambda c: c.to_reference["auroc"].value)[:3]
         ]
-        count = f"of {len(known)} labels that can be compared"
+        one = len(known) == 1
+        count = "the one label that can be compared" if one else f"of {len(known)} labels that can be compared"
         if worse:
-            return (
-                f"AUROC is lower than at the reference for {len(worse)} {count}: {', '.join(named)}"
-                + (f"; higher for {len(better)}" if better else "")
-                + "."
-            )
+            among = f"for {count}" if one else f"for {len(worse)} {count}"
+            rest = f"; higher for {len(better)}" if better else ""
+            return f"AUROC is lower than at the reference {among}: {', '.join(named)}{rest}."
         if better:
             named = [f"{words.get(c.label, c.label)} ({_value(c, 'auroc')})" for c in better[:3]]
-            return (
-                f"AUROC is nowhere shown to be lower than at the reference, and higher for {len(better)} {count}: "
-                + (f"{', '.join(named)}.")
-            )
-        return f"No difference in AUROC to the reference is shown for any {count}; wide intervals may hide one."
+            if one:
+                return f"AUROC is higher than at the reference for {count}: {named[0]}."
+            start = f"AUROC is nowhere shown to be lower than at the reference, and higher for {len(better)} {count}"
+            return f"{start}: {', '.join(named)}."
+        among = f"for {count}" if one else f"for any {count}"
+        return f"No difference in AUROC to the reference is shown {among}; wide intervals may hide one."
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return every cell as JSON."""

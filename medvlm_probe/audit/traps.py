@@ -223,16 +223,21 @@ def _resolution(facts: FactsFound | None) -> list[Trap]:
     if not different & {"width", "height", "aspect"}:
         return []
     sizes = [facts.medians.get(name, (np.nan, np.nan)) for name in ("width", "height")]
-    text = " against ".join(f"{sizes[0][side]:.0f} x {sizes[1][side]:.0f}" for side in (1, 0))
+    there, here = (f"{sizes[0][side]:.0f} x {sizes[1][side]:.0f}" for side in (0, 1))
     square = facts.medians.get("aspect", (np.nan, np.nan))
     extra = ""
     if square[0] == 1.0 != square[1] or square[1] == 1.0 != square[0]:
         extra = "; one side's images are square, which squashes the chest if they were made so"
+    if not all(np.isfinite(size) for pair in sizes for size in pair):
+        text = "other proportions"
+    elif there == here:
+        text = f"sizes vary otherwise, though the median is {here} pixels on both sides"
+    else:
+        text = f"median {here} pixels against {there} at the reference"
     return [
         Trap(
             "resolution",
-            f"Images are stored differently (median {text} pixels at the reference{extra}): part of any distance is "
-            "preprocessing, not patients.",
+            f"Images are stored differently ({text}{extra}): part of any distance is preprocessing, not patients.",
         )
     ]
 
