@@ -173,7 +173,7 @@ class AgainstSketch:
             InputError: it has none.
         """
         sketch, site = self.reference.sketch, self.inputs.site
-        left_out = dict.fromkeys(METHODS, "It is fitted on the reference's vectors, and a sketch holds none.")
+        left_out = dict.fromkeys(METHODS, "The sketch holds no quantiles of it.")
         found = {}
         for k, name in enumerate(sketch.plan.outlier_scores):
             cells, new = outlier_cells(sketch, k), self.outlier_scores[name]

@@ -186,9 +186,9 @@ def coarse_label_ends(threshold: float) -> NDArray[np.int64]:
 
 
 def coarse_outlier_ends() -> NDArray[np.int64]:
-    """Return the last bins of every ten of an outlier score."""
+    """Return the last bins of every fifty of an outlier score."""
     n_bins = len(OUTLIER_EDGES) + 1
-    return np.append(np.arange(9, n_bins - 1, 10), n_bins - 1).astype(np.int64)
+    return np.append(np.arange(49, n_bins - 1, 50), n_bins - 1).astype(np.int64)
 
 
 def _cells(weights: FloatArray, confidence: FloatArray) -> Cells | None:

@@ -13,7 +13,7 @@ a patient added or taken away, the length of the change (L2 sensitivity) is at m
     residuals                                    sqrt(5 L): five numbers in [-1, 1] for each label
     outlier_weights                              sqrt(O): weights that add up to 1 for each score
 
-With noise, bins are put together first, into tenths of probability and into every ten of an outlier score, which leaves
+With noise, bins are put together first, into tenths of probability and every fifty of an outlier score, which leaves
 the bounds as they are. Each of the B arrays that are not empty gets a B-th of the budget: a standard deviation of its
 sensitivity times sqrt(B) times that of the analytic Gaussian mechanism at sensitivity 1. What is derived from the noisy
 sums, suppression and runs too, costs nothing more. Counts of different patients are not exported then: they serve the

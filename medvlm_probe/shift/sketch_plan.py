@@ -25,8 +25,8 @@ that scores of any scale are told apart. No bin lies in two tenths."""
 N_BINS = len(PROBABILITY_EDGES) + 2
 """Bins of probability: the one that holds the label's threshold is split there."""
 
-OUTLIER_EDGES = np.round(0.01 * np.sinh(np.linspace(-10, 10, 201)), 9)
-"""Inner edges of outlier scores' bins, of any scale: relative width of a tenth beyond .01."""
+OUTLIER_EDGES = np.round(0.01 * np.sinh(np.linspace(-10, 10, 1001)), 9)
+"""Inner edges of outlier scores' bins, of any scale: relative width of a fiftieth beyond .01."""
 
 
 @dataclass(frozen=True)
