@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from medvlm_probe.cohort.cohort import Cohort
@@ -16,13 +15,14 @@ from medvlm_probe.cohort.folders import folder_cohort
 from medvlm_probe.cohort.images import FileImages, recipe_for
 from medvlm_probe.cohort.importers.calibprompt_folder import prepared_card
 from medvlm_probe.cohort.importers.published import ImportOptions, Published, no_rows
-from medvlm_probe.cohort.manifest import UNCERTAINTY_POLICIES, Manifest, UncertaintyPolicy, read_manifest
+from medvlm_probe.cohort.manifest import UNCERTAINTY_POLICIES, UncertaintyPolicy, read_manifest, refuse_several_labels
 from medvlm_probe.cohort.manifest_columns import snake_case
-from medvlm_probe.cohort.manifest_files import rows_text
 from medvlm_probe.cohort.phantom_source import phantom_cohort, phantom_options
+from medvlm_probe.cohort.remote_cohort import remote_cohort
 from medvlm_probe.cohort.split_files import read_splits
 from medvlm_probe.cohort.splits import with_splits
-from medvlm_probe.errors import DataCardError, InputError, ManifestError, unknown_name
+from medvlm_probe.cohort.storage import is_address
+from medvlm_probe.errors import DataCardError, InputError, unknown_name
 
 MANIFEST_SUFFIXES = (".csv", ".parquet")
 MANIFEST_FILES = ("manifest.csv", "manifest.parquet")
@@ -92,7 +92,7 @@ def _from_manifest(request: Request) -> Loaded:
     path = request.folder / card.manifest
     manifest = read_manifest(path, tuple(card.labels) or None)
     if card.task == "single_label":
-        _check_single(manifest)
+        refuse_several_labels(manifest)
     root = request.image_root or _inside(request.folder, card.image_root)
     cohort = Cohort(
         name=card.name,
@@ -200,7 +200,8 @@ def load_cohort(
             a data card (`.md`);
             a folder: of a `DATA_CARD.md`, else of a `manifest.csv` or `manifest.parquet`, else of images;
             `generic_folder:FOLDER`, which takes the images and passes over cards and manifests;
-            `NAME:FOLDER` for a published data set, NAME being a key of `PUBLISHED`.
+            `NAME:FOLDER` for a published data set, NAME being a key of `PUBLISHED`;
+            the address of a manifest, card or folder in an object store (`s3://bucket/manifest.csv`, see `storage`).
         uncertainty: what -1 becomes in `Cohort.targets`; None takes the card's policy, `ignore` without one.
         split: keep only this split.
         image_root: the folder that image paths start from; None takes the card's, else the manifest's own folder.
@@ -230,6 +231,10 @@ def load_with_notes(
         raise unknown_name("uncertainty policy", uncertainty, UNCERTAINTY_POLICIES)
     if image_root is not None and not image_root.is_dir():
         raise InputError(f"There is no image folder '{image_root}'. Check the path.")
+    if is_address(spec):
+        if image_root is not None or options != _NO_OPTIONS:
+            raise InputError("A cohort of an object store takes no options; its card says how it is read.")
+        return Loaded(remote_cohort(spec, uncertainty, MANIFEST_FILES))
     card, folder, argument = _resolved(spec)
     if card.importer not in IMPORTERS:
         raise unknown_name("importer", card.importer, IMPORTERS)
@@ -313,17 +318,6 @@ def _folder_card(folder: Path, cards: dict[str, Path]) -> tuple[DataCard, Path, 
 def _no_labels_file(request: Request) -> None:
     if request.options.labels_file is not None:
         raise InputError(f"'{request.card.name}' takes no labels file: its labels are its own.")
-
-
-def _check_single(manifest: Manifest) -> None:
-    values = manifest.table[list(manifest.labels)].to_numpy(dtype=np.float32)
-    bad = ((values == 1).sum(axis=1) != 1) & ~np.isnan(values).all(axis=1)
-    if bad.any():
-        rows = rows_text((np.flatnonzero(bad)[:5] + 1).tolist(), int(bad.sum()))
-        raise ManifestError(
-            f"The card's task is single_label, but {rows} do not have exactly one label of 1. Correct them, or set "
-            "task: multi_label."
-        )
 
 
 def _name_of(folder: Path) -> str:

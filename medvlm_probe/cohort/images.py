@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from medvlm_probe.cohort import png_recipe, recipes
 from medvlm_probe.cohort.recipes import recipe_for
+from medvlm_probe.cohort.storage import MAX_FILE_BYTES, read_local
 from medvlm_probe.errors import ImageError
 
 if TYPE_CHECKING:
@@ -44,10 +44,6 @@ REASONS: dict[str, str] = {
     "no_window": "a DICOM file without a window, whose values fill too little of their range to be seen",
 }
 """Why an image was put into quarantine: the codes of `ImageError.reason`, and what each says to people."""
-
-MAX_FILE_BYTES = 1 << 30
-
-_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class ImageSource(Protocol):
@@ -141,15 +137,24 @@ class FileImages:
         return replace(self, paths=tuple(self.paths[i] for i in index))
 
     def _decoded(self, row: int, data: bytes) -> Image:
-        with _naming(self.paths[row]):
-            return recipes.decode(data, recipes.recipe_named(self.recipe), self.max_pixels)
+        return decoded(data, self.paths[row], self.recipe, self.max_pixels)
 
     def _checked_bytes(self, row: int) -> bytes:
-        path = self.paths[row]
-        with _naming(path):
-            data = _read_inside(self.root, path)
-            recipes.checked_header(data, recipes.recipe_named(self.recipe), self.max_pixels)
-        return data
+        return checked_bytes(partial(read_local, self.root), self.paths[row], self.recipe, self.max_pixels)
+
+
+def checked_bytes(read: Callable[[str], bytes], path: str, recipe: str, max_pixels: int) -> bytes:
+    """Return a file's bytes, unless they rule it out without decoding; errors (ImageError) begin with its path."""
+    with _naming(path):
+        data = read(path)
+        recipes.checked_header(data, recipes.recipe_named(recipe), max_pixels)
+    return data
+
+
+def decoded(data: bytes, path: str, recipe: str, max_pixels: int) -> Image:
+    """Return a file's image, mode "L" or "RGB"; errors (ImageError) begin with its path."""
+    with _naming(path):
+        return recipes.decode(data, recipes.recipe_named(recipe), max_pixels)
 
 
 @contextmanager
@@ -158,28 +163,3 @@ def _naming(path: str) -> Iterator[None]:
         yield
     except ImageError as error:
         raise ImageError(error.reason, f"{path}: {error}") from error
-
-
-def _read_inside(root: Path, path: str) -> bytes:
-    """Return the bytes of a regular file below `root`, following links only where they stay below it."""
-    try:
-        real = Path(os.path.realpath(root / path, strict=True))
-        if not real.is_relative_to(root):
-            raise ImageError("outside_folder", "The path leaves the cohort's folder; copy the file into it.")
-        # What was resolved is opened without following a link again, and without waiting on a pipe.
-        with os.fdopen(os.open(real, _OPEN_FLAGS), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ImageError("not_a_file", "This is a folder, pipe or device.")
-            if status.st_size > MAX_FILE_BYTES:
-                raise ImageError(
-                    "too_many_bytes", f"The file has {status.st_size:,} bytes; at most {MAX_FILE_BYTES:,} are read."
-                )
-            return file.read()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageError("missing_file", "There is no such file.") from error
-    except IsADirectoryError as error:
-        raise ImageError("not_a_file", "This is a folder.") from error
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or type(error).__name__
-        raise ImageError("unreadable", f"The file cannot be read: {why}.") from error

@@ -20,7 +20,8 @@ from medvlm_probe.cohort.manifest_columns import (
     snake_case,
     trimmed,
 )
-from medvlm_probe.cohort.manifest_files import read_text_columns
+from medvlm_probe.cohort.manifest_files import read_text_columns, rows_text
+from medvlm_probe.cohort.storage import RemoteFile
 from medvlm_probe.errors import ManifestError
 
 MANIFEST_COLUMNS = ("image", "patient", "study", "site", "view", "split", "age", "sex", "report")
@@ -51,7 +52,7 @@ class Manifest:
     absent: tuple[str, ...]
 
 
-def read_manifest(path: Path, labels: Sequence[str] | None = None) -> Manifest:
+def read_manifest(path: Path | RemoteFile, labels: Sequence[str] | None = None) -> Manifest:
     """Read a manifest and check every cell.
 
     Column names are read in any spelling ("Pleural Effusion" is `pleural_effusion`). Without `labels`, these columns
@@ -59,7 +60,8 @@ def read_manifest(path: Path, labels: Sequence[str] | None = None) -> Manifest:
     least one of them filled). All else is kept as extra columns. White space around cells is dropped, but for reports.
 
     Args:
-        path: a `.csv` (UTF-8, commas; a byte-order mark, CRLF and quoted line breaks are fine) or `.parquet` file.
+        path: a `.csv` (UTF-8, commas; a byte-order mark, CRLF and quoted line breaks are fine) or `.parquet` file, of
+            this machine or of an object store.
         labels: the label columns, snake_case, where a data card names them; each must exist.
 
     Raises:
@@ -85,6 +87,18 @@ def read_manifest(path: Path, labels: Sequence[str] | None = None) -> Manifest:
     return Manifest(pd.DataFrame(table), label_columns, extra, absent)
 
 
+def refuse_several_labels(manifest: Manifest) -> None:
+    """Raise ManifestError unless each row with any known label has exactly one label of 1."""
+    values = manifest.table[list(manifest.labels)].to_numpy(dtype=np.float32)
+    bad = ((values == 1).sum(axis=1) != 1) & ~np.isnan(values).all(axis=1)
+    if bad.any():
+        rows = rows_text((np.flatnonzero(bad)[:5] + 1).tolist(), int(bad.sum()))
+        raise ManifestError(
+            f"The card's task is single_label, but {rows} do not have exactly one label of 1. Correct them, or set "
+            "task: multi_label."
+        )
+
+
 def apply_policy(values: np.ndarray[Any, Any], policy: UncertaintyPolicy) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return labels with -1 replaced by NaN (`ignore`), 0 (`zeros`) or 1 (`ones`); NaN stays NaN, float32."""
     replacement = {"ignore": np.nan, "zeros": 0.0, "ones": 1.0}[policy]
@@ -92,7 +106,7 @@ def apply_policy(values: np.ndarray[Any, Any], policy: UncertaintyPolicy) -> np.
     return out
 
 
-def _renamed(columns: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
+def _renamed(columns: list[tuple[str, Any]], path: Path | RemoteFile) -> dict[str, Any]:
     renamed: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for position, (given, column) in enumerate(columns, start=1):
@@ -116,7 +130,7 @@ def _renamed(columns: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
     return renamed
 
 
-def _label_columns(columns: dict[str, Any], labels: Sequence[str] | None, path: Path) -> tuple[str, ...]:
+def _label_columns(columns: dict[str, Any], labels: Sequence[str] | None, path: Path | RemoteFile) -> tuple[str, ...]:
     others = [name for name in columns if name not in MANIFEST_COLUMNS]
     if labels is not None:
         missing = [name for name in labels if name not in others]

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from medvlm_probe.cohort.manifest_files import rows_text
+from medvlm_probe.cohort.storage import RemoteFile
 from medvlm_probe.errors import ManifestError
 
 BoolMask = NDArray[np.bool_]
@@ -31,7 +32,7 @@ def snake_case(name: str) -> str:
 class Problems:
     """Collects what is wrong with a manifest, so that one run names every faulty column."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | RemoteFile) -> None:
         self._path = path
         self._found: list[tuple[str, str, str]] = []
 

@@ -8,12 +8,13 @@ import io
 from pathlib import Path
 from typing import Any
 
+from medvlm_probe.cohort.storage import RemoteFile
 from medvlm_probe.errors import ManifestError
 
 _BLOCK_BYTES = 1 << 26
 
 
-def read_text_columns(path: Path) -> list[tuple[str, Any]]:
+def read_text_columns(path: Path | RemoteFile) -> list[tuple[str, Any]]:
     """Return the columns in file order as (name as written, pyarrow array of text; null where the cell is empty).
 
     Raises:
@@ -38,7 +39,7 @@ def rows_text(rows: list[int], total: int) -> str:
     return f"{'row' if total == 1 else 'rows'} {listed}" + (f" and {more:,} more" if more else "")
 
 
-def _read_csv(path: Path) -> list[tuple[str, Any]]:
+def _read_csv(path: Path | RemoteFile) -> list[tuple[str, Any]]:
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
@@ -82,7 +83,7 @@ def _read_csv(path: Path) -> list[tuple[str, Any]]:
     return list(zip(names, table.columns, strict=True))
 
 
-def _header(data: bytes, path: Path) -> list[str]:
+def _header(data: bytes, path: Path | RemoteFile) -> list[str]:
     text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", newline="")
     try:
         names = next(csv.reader(text, strict=True), [])
@@ -106,12 +107,13 @@ def _why(data: bytes) -> str:
     return "is no well-formed CSV. Check its quotes and line ends"
 
 
-def _read_parquet(path: Path) -> list[tuple[str, Any]]:
+def _read_parquet(path: Path | RemoteFile) -> list[tuple[str, Any]]:
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
-        table = parquet.ParquetFile(path).read(use_threads=False)
+        file = path if isinstance(path, Path) else pa.BufferReader(path.read_bytes())
+        table = parquet.ParquetFile(file).read(use_threads=False)
     except pa.ArrowException as error:
         raise ManifestError(f"{path.name} is no readable Parquet file: truncated, or another format.") from error
     if table.num_rows == 0:
@@ -119,7 +121,7 @@ def _read_parquet(path: Path) -> list[tuple[str, Any]]:
     return [(name, _as_text(name, table.column(i), path)) for i, name in enumerate(table.column_names)]
 
 
-def _as_text(name: str, column: Any, path: Path) -> Any:
+def _as_text(name: str, column: Any, path: Path | RemoteFile) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 

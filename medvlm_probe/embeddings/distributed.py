@@ -27,7 +27,7 @@ from medvlm_probe.embeddings import precision as precisions
 from medvlm_probe.embeddings.batches import Item
 from medvlm_probe.embeddings.engines import EngineOptions, Work
 from medvlm_probe.embeddings.forward import Encoded, Encoder
-from medvlm_probe.embeddings.ray_workers import NO_MEMORY, Decode, Decoding, Encode, Encoding, Row, versions
+from medvlm_probe.embeddings.ray_workers import NO_MEMORY, Decode, Decoding, Encode, Encoding, Row, applied, versions
 from medvlm_probe.embeddings.threads import available_cores
 from medvlm_probe.errors import DeviceError, InputError, ModelError
 
@@ -65,12 +65,13 @@ class RayEngine:
     ) -> Iterator[Result]:
         """Yield `function` of each item, in order, from tasks of one core; a task whose worker dies is run again."""
         ray = _imported()
-        task = ray.remote(num_cpus=1, max_retries=-1)(function)
+        task = ray.remote(num_cpus=1, max_retries=-1)(applied)
+        sent = ray.put(function)
         running: deque[Any] = deque()
         at_once = 2 * (self.decoders + self.model_workers * self.threads)
         with _translated():
             for item in items:
-                running.append(task.remote(item))
+                running.append(task.remote(sent, item))
                 if len(running) >= at_once:
                     yield ray.get(running.popleft())
             while running:

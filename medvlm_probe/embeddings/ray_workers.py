@@ -60,6 +60,11 @@ def versions() -> dict[str, str]:
     return {"medvlm-probe": __version__, "torch": torch.__version__}
 
 
+def applied(function: Callable[[Any], Any], item: Any) -> Any:
+    """Return `function(item)`: what a task runs, since Ray takes no partial functions."""
+    return function(item)
+
+
 class Decode:
     """Reads batches: `place`, `keys`, `rows` to `place`, `pixels`, `reasons` ("" where an image is good), `decode`."""
 

@@ -11,11 +11,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from operator import neg
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from object_store import SECRET, served
 from ray_driver import SETTINGS
 from tiny_embedding_model import snapshot
 
@@ -24,7 +26,7 @@ from medvlm_probe.cohort.catalog import load_cohort
 from medvlm_probe.embeddings.batches import content_keys, source_parts
 from medvlm_probe.embeddings.engines import Engine, EngineOptions, LocalEngine, open_engine
 from medvlm_probe.embeddings.extract import Embedded, embed
-from medvlm_probe.errors import DeviceError, InputError
+from medvlm_probe.errors import DeviceError
 from medvlm_probe.models.zoo import load_model
 from medvlm_probe.shift.random_features import RandomFeatures
 from medvlm_probe.shift.sketch import sketch
@@ -108,9 +110,30 @@ def killed(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with open_engine("ray", EngineOptions("phantom-clip", model_workers=2, workers=1)) as engine:
-        yield engine
+def store(manifest: Path) -> Iterator[str]:
+    """The same files in an object store."""
+    with served(manifest.parent) as address:
+        yield f"{address}/{manifest.name}"
+
+
+@pytest.fixture(scope="module")
+def engine(store: str) -> Iterator[Engine]:
+    """A cluster of this process; when it ends, its folder is gone, and its logs have named nobody."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="mvp-") as temporary, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", temporary)
+        with open_engine("ray", EngineOptions("phantom-clip", model_workers=2, workers=1)) as engine:
+            yield engine
+            refuse_private_logs(Path(temporary))
+        assert list(Path(temporary).iterdir()) == []
+
+
+def refuse_private_logs(folder: Path) -> None:
+    logs = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(logs) > 5
+    for path in logs:
+        data = path.read_bytes()
+        assert NAME.encode() not in data, path.name
+        assert SECRET.encode() not in data, path.name
 
 
 def descendants(pid: int) -> dict[int, str]:
@@ -128,6 +151,7 @@ def test_workers_and_then_the_driver_are_killed_and_either_engine_goes_on(
     manifest: Path,
     here: tuple[Embedded, dict[str, str]],
     killed: tuple[Path, Path],
+    store: str,
     engine: Engine,
     tmp_path: Path,
 ) -> None:
@@ -141,7 +165,7 @@ def test_workers_and_then_the_driver_are_killed_and_either_engine_goes_on(
     assert 0 < done.n_computed < N_IMAGES
     assert snapshot(tmp_path / "local") == files
 
-    done = embed(load_cohort(str(manifest)), load_model(), cache_dir=cache, engine=engine, **SETTINGS)
+    done = embed(load_cohort(store), load_model(), cache_dir=cache, engine=engine, **SETTINGS)
     assert 0 < done.n_computed < N_IMAGES
     assert snapshot(cache) == files
     assert (done.engine, done.model_workers, done.workers, done.threads) == ("ray", 2, 1, 1)
@@ -151,16 +175,14 @@ def test_workers_and_then_the_driver_are_killed_and_either_engine_goes_on(
     assert done.keys == undisturbed.keys
     np.testing.assert_array_equal(done.vectors, undisturbed.vectors)
 
-    logs = [path for path in temporary.rglob("*") if path.is_file()]
-    assert len(logs) > 5
-    assert not [path.name for path in logs if NAME.encode() in path.read_bytes()]
+    refuse_private_logs(temporary)
 
 
-def test_maps_keep_their_order_and_their_errors(manifest: Path, engine: Engine) -> None:
-    assert list(engine.map_shards(_squared, range(40))) == [_squared(i) for i in range(40)]
-    with pytest.raises(InputError, match=r"^40 is too many$"):
-        list(engine.map_shards(_squared, [40, 41]))
-    source = load_cohort(str(manifest)).source
+def test_maps_keep_their_order_and_their_errors(store: str, engine: Engine) -> None:
+    assert list(engine.map_shards(neg, range(40))) == [-i for i in range(40)]
+    with pytest.raises(ValueError, match=r"^invalid literal for int\(\) with base 10: 'x'$"):
+        list(engine.map_shards(int, ["1", "x"]))
+    source = load_cohort(store).source
     found = [key for part in engine.map_shards(content_keys, source_parts(source)) for key in part]
     expected = content_keys(source)
     assert [str(key) for key in found] == [str(key) for key in expected]
@@ -200,9 +222,3 @@ def test_what_a_cluster_cannot_do_is_said(engine: Engine) -> None:
         open_engine("ray", EngineOptions("phantom-clip", model_workers=9, workers=1)),
     ):
         pass
-
-
-def _squared(number: int) -> int:
-    if number >= 40:
-        raise InputError(f"{number} is too many")
-    return number**2
