@@ -104,8 +104,8 @@ def audit(
     ] = False,
     fine_tune: Annotated[
         bool,
-        typer.Option("--fine-tune", help="Of the repairs, train the last block too: images pass the model once more.",
-                     rich_help_panel=THOROUGHNESS),
+        typer.Option("--fine-tune", help="Of the repairs, those too that train: prompts (CalibPrompt), the last block. "
+                     "Minutes to hours; an estimate comes first.", rich_help_panel=THOROUGHNESS),
     ] = False,
     reread: Annotated[
         Path | None,
@@ -157,9 +157,7 @@ def audit(
     rules = read_policy(policy) if policy is not None else default_policy()
     compute = Compute.parse(device, precision, batch_size, workers, max_failures)
     studied = _explanations(explanations) if explanations is not None else None
-    given = given_sketch(
-        reference, reference_site=reference_site, reference_split=reference_split, ages_from=ages_from, reread=reread
-    )
+    given = given_sketch(context.params)
     sides = [_cohort(cohort, site, split, uncertainty, "the cohort")]
     if given is None:
         sides.append(_cohort(reference, reference_site, reference_split, uncertainty, "the reference"))

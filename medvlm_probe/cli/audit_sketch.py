@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 SUFFIX = ".sketch"
 """What the name of a reference ends in that is read as a sketch."""
 
+NEED_IMAGES = ("reference_site", "reference_split", "ages_from", "reread")
+"""Options that choose among the reference's images, or need them."""
+
 
 @dataclass(frozen=True, eq=False)
 class GivenSketch:
@@ -52,27 +55,31 @@ class GivenSketch:
         }
 
 
-def given_sketch(reference: str, **whole: Any) -> GivenSketch | None:
-    """Return the sketch that a reference names; None where it names images.
+def given_sketch(options: Mapping[str, Any]) -> GivenSketch | None:
+    """Return the sketch that the reference names; None where it names images.
 
     Args:
-        reference: as given.
-        whole: options, by their names with underscores, that choose among the reference's images or need them.
+        options: of `audit`, by their names with underscores.
 
     Raises:
-        InputError: it is no sketch, or such an option is given with it.
+        InputError: it is no sketch, an option needs the reference's images, or the cohort is a sketch.
         StoreError: it cannot be read.
     """
-    if not reference.endswith(SUFFIX):
+    if options["cohort"].endswith(SUFFIX):
+        raise InputError(
+            "The audited cohort is read image by image: its subgroups and unusual images are not in a sketch. Two "
+            "sketches are held against each other by 'sketch compare'."
+        )
+    if not options["reference"].endswith(SUFFIX):
         return None
     from medvlm_probe.audit.sketch_files import read_sketch
     from medvlm_probe.runs import sha256_file
 
-    for name, value in whole.items():
-        if value is not None:
+    for name in NEED_IMAGES:
+        if options[name] is not None:
             option = f"--{name.replace('_', '-')}"
             raise InputError(f"{option} needs the reference's images, and a sketch holds none. Leave {option} out.")
-    path = Path(reference)
+    path = Path(options["reference"])
     return GivenSketch(read_sketch(path), sha256_file(path))
 
 

@@ -9,41 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from medvlm_probe.cohort.catalog import load_cohort
-from medvlm_probe.cohort.phantom_export import export_phantoms
+from .conftest import CANARY, Run
 
-from .conftest import Run
-
-CANARY = "ZZCANARY"
 FAST = ("--permutations", "99", "--opened", "6", "--precision", "float32", "--workers", "1")
 LENIENT = "planned = 10\n[[rule]]\nrule = 'no shift beyond 2 by mmd'\n[[rule]]\nrule = 'outlier share <= 100 %'\n"
-
-
-@pytest.fixture(scope="session")
-def hospitals(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two folders of phantoms with canaries in paths, patients, reports, extra columns, and names that do harm."""
-    folders = []
-    for name, spec in (
-        ("reference", "phantom:sites=reference,n=50,prevalence=balanced"),
-        (f"{CANARY}-new", "phantom:sites=community,n=60,prevalence=balanced,seed=3"),
-    ):
-        folder = tmp_path_factory.mktemp("hospitals") / name
-        export_phantoms(load_cohort(spec).source.cases, folder, format="png", size=64)  # type: ignore[attr-defined]
-        folders.append(folder)
-    path = folders[1] / "manifest.csv"
-    table = pd.read_csv(path, dtype=str)
-    table["site"] = ["=cmd('x')" if k % 2 else "</script><b>" for k in range(len(table))]
-    table["patient"] = [f"{CANARY}-{p}" for p in table["patient"]]
-    table["report"] = f"{CANARY} says the report"
-    table["view"] = [f"{CANARY} view" if k % 3 else "PA" for k in range(len(table))]
-    table["ward"] = f"{CANARY}-ward"
-    for image in table["image"]:
-        target = folders[1] / "images" / CANARY / Path(image).name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (folders[1] / image).rename(target)
-    table["image"] = [f"images/{CANARY}/{Path(image).name}" for image in table["image"]]
-    table.to_csv(path, index=False)
-    return folders[0], folders[1]
 
 
 def arguments(hospitals: tuple[Path, Path], policy: Path) -> tuple[object, ...]:
@@ -103,3 +72,30 @@ def test_what_cannot_be_audited_is_refused(run: Run, tmp_path: Path) -> None:
     done = run("audit", "--explanations", tmp_path)
     assert done.code == 2
     assert "grad-cam.json" in done.err
+
+
+@pytest.mark.slow
+def test_repairs_are_measured_and_labels_read_again_are_used(
+    run: Run, hospitals: tuple[Path, Path], tmp_path: Path
+) -> None:
+    policy, own = tmp_path / "policy.toml", hospitals[1] / "one_image_each.csv"
+    policy.write_text(LENIENT)
+    table = pd.read_csv(hospitals[1] / "manifest.csv", dtype=str).drop(columns=["patient", "study"])
+    table.to_csv(own, index=False)
+    table[["image", "lung_opacity"]].to_csv(tmp_path / "again.csv", index=False)
+    given = [own if word == hospitals[1] / "manifest.csv" else word for word in arguments(hospitals, policy)]
+    options = ("--label", "lung_opacity", "--repair", "--fine-tune", "--reread", tmp_path / "again.csv", "--json")
+    done = run(*given, *options)
+    assert done.code == 0, done.err
+    found = done.json["repair"]
+    assert found is not None, done.json["skipped"]
+    assert {"none", "platt", "site probe", "prompts 8", "last block"} <= {o["remedy"] for o in found["outcomes"]}
+    assert set(found["left_out"]) >= {"linear probe, augmented"}
+    assert not found["reread"]["simulated"]
+    assert "others, about" in done.err
+    assert (tmp_path / "out" / "repair_gain.svg").is_file()
+    assert not (tmp_path / "out" / "repair.parts").exists()
+    assert CANARY.lower() not in (tmp_path / "out" / "audit.html").read_text().lower()
+    refused = run(*given, "--reread", tmp_path / "elsewhere.csv")
+    assert refused.code == 2
+    assert "no CSV" in refused.err
