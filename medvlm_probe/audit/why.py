@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from medvlm_probe.audit.inputs import AuditInputs
-from medvlm_probe.cohort.acquisition import chained
+from medvlm_probe.cohort.acquisition import ACQUISITIONS, chained
 from medvlm_probe.embeddings.acquisition_embeddings import AcquisitionEmbeddings, acquisition_embeddings
 from medvlm_probe.embeddings.acquisition_words import PARTS, attribution_sentence, parts_of, words_of
 from medvlm_probe.models.contract import VisionLanguageModel
 from medvlm_probe.shift.attribution import Attribution, attribute_shift
 from medvlm_probe.shift.attribution_pairs import promising_pairs
-from medvlm_probe.types import FloatArray, Scores
+from medvlm_probe.types import Estimate, FloatArray, Scores
 from medvlm_probe.zero_shot.acquisition_sensitivity import acquisition_sensitivity, most_affected
 
 TRIED = (
@@ -69,11 +69,12 @@ class Why:
             "distance": f.distance.to_json(),
             "chance": f.chance,
             "parts": [
-                {"part": name, "words": PARTS[name], "share": share.to_json()} for name, share in parts_of(f).items()
+                {"part": name, "explained_by": PARTS[name], "share": share.to_json()}
+                for name, share in parts_of(f).items()
             ],
             "families": dict(f.families),
             "transforms": [
-                {"transform": t.name, "words": words_of(t.name), "family": t.family, "share": t.share.to_json()}
+                {"transform": t.name, "explained_by": words_of(t.name), "family": t.family, "share": t.share.to_json()}
                 for t in f.transforms
             ],
             "largest_auroc_changes": _largest(self.sensitivity),
@@ -192,8 +193,12 @@ def _sensitivity(
 def _largest(table: pd.DataFrame | None) -> list[dict[str, Any]]:
     if table is None:
         return []
-    rows = most_affected(table).head(5)
+    ends = ("value", "low", "high", "n", "n_groups", "method", "reliable")
     return [
-        {"transform": r["transform"], "level": r["level"], "label": r["label"], "change": round(r["value"], 4)}
-        for r in rows.to_dict("records")
+        {
+            "transform": ACQUISITIONS[row["transform"]].step(row["level"]).words,
+            "label": row["label"],
+            "auroc_change": Estimate(*(row[name] for name in ends)).to_json(),
+        }
+        for row in most_affected(table).head(5).to_dict("records")
     ]

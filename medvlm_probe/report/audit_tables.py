@@ -217,10 +217,18 @@ QUESTIONS: tuple[Question, ...] = (
             TableLayout(
                 "Chosen on half of the patients, measured on the other",
                 under("parts"),
-                ("words", "share"),
+                ("explained_by", "share"),
                 ("parts", "verdict", "distance", "chance", "families", "n_images", "n_computed", "seconds"),
             ),
-            TableLayout("Each kind of transform at its closest level", _closest, ("words", "share"), ("transforms",)),
+            TableLayout(
+                "Each kind of transform at its closest level", _closest, ("explained_by", "share"), ("transforms",)
+            ),
+            TableLayout(
+                "What each kind of transform does most to a label with ten positives",
+                under("largest_auroc_changes"),
+                ("transform", "label", "auroc_change"),
+                ("largest_auroc_changes",),
+            ),
         ),
     ),
     Question(

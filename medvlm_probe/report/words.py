@@ -72,6 +72,9 @@ WORDS: dict[str, str] = {
     "uniform": "Anywhere",
     "value": "Value [95 % interval]",
     "wall_seconds": "Seconds in all",
+    "why_recall_curves": "Each label's recall under each transform",
+    "why_score_curves": "Each label's score under each transform",
+    "why_shares": "Share of the distance that each transform explains",
     "words": "Repair",
 }
 """What a field is called in tables; others are shown as their own words."""

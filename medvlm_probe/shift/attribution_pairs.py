@@ -26,7 +26,10 @@ def promising_pairs(
     rng: np.random.Generator,
     n_pairs: int = N_PAIRS,
 ) -> tuple[tuple[str, str], ...]:
-    """Return the pairs that should bring the reference closest to the site: the best transform's family and another.
+    """Return the pairs of transforms of two families that should bring the reference closest to the site.
+
+    All pairs are compared, also those without the best single transform: of two changes that lead to the site together,
+    either may lead away alone.
 
     A pair's vectors are guessed as the untouched ones plus what either transform adds to them, so no image goes through
     the model; only the pairs named here need to. Of each two families one pair is named, the closest first, and none
@@ -51,11 +54,10 @@ def promising_pairs(
         return _moving_part(view(start + np.sum([added[name] for name in names], axis=0)), other, bandwidth)
 
     alone = {name: left([name]) for name in added}
-    best = family_of(min(alone, key=lambda name: alone[name]))
     found: dict[tuple[str, str], tuple[float, tuple[str, str]]] = {}
     for pair in combinations(added, 2):
         families = (family_of(pair[0]), family_of(pair[1]))
-        if families[0] == families[1] or best not in families:
+        if families[0] == families[1]:
             continue
         value = left(pair)
         if value < min(alone[name] for name in pair) and value < found.get(families, (np.inf, pair))[0]:
