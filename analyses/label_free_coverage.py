@@ -258,7 +258,7 @@ def draw(found: pd.DataFrame) -> Figure:
             "high": np.minimum(rows["held"] + two, 1),
         }
     )
-    axis = IntervalAxis(0.95, "Share of intervals that hold the true accuracy", "too narrow", "as stated")
+    axis = IntervalAxis(0.95, "Share of intervals that hold the true accuracy", "too narrow", "wide enough")
     note = "Line: the 95 % that is stated. Intervals of two standard errors. Phantoms, and last three real sites."
     return interval_figure(table, axis, labels_words=WORDS, sort=False, too_few=0, title=None, note=note)
 

@@ -9,7 +9,7 @@ import pytest
 
 from medvlm_probe.audit.examine import Settings, examine
 from medvlm_probe.audit.policy import parse_policy
-from medvlm_probe.audit.without_labels import MEASURED, estimate_without_labels, trust, trusted
+from medvlm_probe.audit.without_labels import ENOUGH, MEASURED, NEVER_TRUSTED, estimate_without_labels, trust, trusted
 
 from .two_hospitals import hospital, inputs_of
 
@@ -18,15 +18,19 @@ FIGURES = Path(__file__).parents[2] / "figures" / "label_free"
 
 def rows_of(name: str) -> list[dict[str, str]]:
     with (FIGURES / name).open() as file:
-        return [row for row in csv.DictReader(file) if row["metric"] == "accuracy"]
+        return list(csv.DictReader(file))
 
 
 def test_what_is_said_is_what_was_measured() -> None:
-    rows = [row for row in rows_of("summary.csv") if row["cohort"] == "phantoms"]
-    measured = {(row["shift"], row["method"]): float(row["held"]) for row in rows}
+    rows = [row for row in rows_of("summary.csv") if row["metric"] == "accuracy"]
+    measured = {
+        (row["shift"], row["method"]): float(row["held"])
+        for row in rows
+        if row["cohort"] == "phantoms" or row["shift"] == "nih"
+    }
     scanners: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for row in rows_of("phantoms.csv"):
-        if row["shift"] == "covariate":
+        if row["shift"] == "covariate" and row["metric"] == "accuracy":
             cell = scanners.setdefault((row["severity"], row["method"]), [])
             cell.append((float(row["runs"]), float(row["held"])))
     for (_, method), cell in scanners.items():
@@ -35,6 +39,15 @@ def test_what_is_said_is_what_was_measured() -> None:
     for shift, methods in MEASURED.items():
         for method, share in methods.items():
             assert share == pytest.approx(measured[shift, method], abs=0.0051)
+
+
+def test_intervals_too_narrow_without_any_shift_are_never_trusted() -> None:
+    narrow = {
+        (row["method"], row["metric"])
+        for row in rows_of("summary.csv")
+        if row["shift"] == "none" and float(row["held"]) < ENOUGH
+    }
+    assert narrow == NEVER_TRUSTED
 
 
 def test_intervals_are_trusted_by_what_moved(tmp_path: Path) -> None:
@@ -47,7 +60,9 @@ def test_intervals_are_trusted_by_what_moved(tmp_path: Path) -> None:
     ):
         found = estimate_without_labels(inputs, moved)
         assert {row.method for row in found.rows if row.estimate.reliable} == reliable
-        assert all(trusted(row.method, moved) == (row.method in reliable) for row in found.rows)
+        for row in found.rows:
+            expected = row.method in reliable and (row.method, row.metric) not in NEVER_TRUSTED
+            assert row.estimate.reliable == trusted(row.method, row.metric, moved) == expected
         assert trust(moved) in found.sentence
     assert "all are marked as unreliable" in trust("covariate")
     assert "unreliable" not in trust(None)
