@@ -93,7 +93,7 @@ class ShiftByLabel:
     def _part(self, cells: list[CellShift], what: str, words: Mapping[str, str]) -> str:
         known = [cell for cell in cells if cell.effect is not None]
         if not known:
-            return f"No {what} has ten people on both sides." if cells else ""
+            return f"No {what} has ten people on both sides." if cells else f"No {what} is known on both sides."
         moved = sorted((cell for cell in known if cell.moved), key=_size, reverse=True)
         count = f"{len(known)} {what}{'' if len(known) == 1 else 's'} with enough people on both sides"
         if not moved:
@@ -101,8 +101,8 @@ class ShiftByLabel:
         named = ", ".join(_named(cell, words) for cell in moved[:3])
         least = min(known, key=_size)
         end = "" if len(moved) < len(known) else f"; least {_named(least, words)}" if len(known) > 3 else ""
-        kind = "the same label" if what == "label" else "the same kind"
-        return f"Of {count}, {len(moved)} look different from the reference's with {kind}: most {named}{end}."
+        kind = "with the same label" if what == "label" else "of the same kind"
+        return f"Of {count}, {len(moved)} {'looks' if len(moved) == 1 else 'look'} different from the reference's {kind}: most {named}{end}."
 
     def to_json(self) -> dict[str, Any]:
         """Return every cell as JSON."""

@@ -195,11 +195,13 @@ def _state(
 
 def _words(rule: Rule, level: float | None) -> str:
     """Return a trigger in words: `recall(cardiomegaly) below 0.712`."""
-    of = f"({rule.of.replace('_', ' ')})" if rule.of else ""
     side = "below" if rule.at_least else "above"
     number = "this audit's" if level is None else f"{level:.3f}".rstrip("0").rstrip(".")
     if level is not None and abs(level) < 0.0005:
         number = "0"
+    if rule.subject == "shift":
+        return f"shift beyond {number} by {rule.of}"
+    of = f"({rule.of.replace('_', ' ')})" if rule.of else ""
     return f"{rule.subject.replace('_', ' ')}{of} {side} {number}"
 
 

@@ -27,7 +27,7 @@ def shift_by_subgroup(value: Any) -> Sequence[Record]:
 
 def _shift_cell(cell: Record) -> Record:
     return {
-        "squared MMD": cell.get("effect"),
+        "mmd": cell.get("effect"),
         "p_value": cell.get("p_value"),
         "p_adjusted": cell.get("p_adjusted"),
         "remark": cell.get("not_shown") or None,

@@ -49,7 +49,7 @@ def _facts(value: Any) -> Sequence[Record]:
     for test in value.get("tests") or ():
         shares = test.get("shares") or {}
         both = value.get("medians", {}).get(test["fact"]) or test.get("means") or (None, None)
-        before, now = (None if number is None else f"{number:.4g}" for number in both)
+        before, now = (_fact_number(number) for number in both)
         if shares:
             moved = max(shares, key=lambda name: abs(shares[name][1] - shares[name][0]))
             before, now = (f"{moved}: {100 * share:.0f} %" for share in shares[moved])
@@ -65,6 +65,12 @@ def _reread(value: Any) -> Sequence[Record]:
 def _left_out(value: Any) -> Sequence[Record]:
     """Return a row a repair that was not fitted, with the reason."""
     return [{"repair": name, "reason": reason} for name, reason in (value.get("left_out") or {}).items()]
+
+
+def _fact_number(number: float | None) -> str | None:
+    if number is None:
+        return None
+    return "under 0.001" if 0 < number < 0.001 else f"{number:.4g}"
 
 
 def _sides(value: Any) -> Sequence[Record]:
