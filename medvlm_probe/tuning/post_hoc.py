@@ -165,10 +165,17 @@ def load_calibrator(path: Path) -> Calibrator:
         raise InputError(f"There is no calibration '{path}'. Check the path.") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path.name} is no calibration that this tool wrote. Fit it again.") from error
-    texts = (found.method, found.mode, found.source, *found.labels, *found.notes)
-    if not all(isinstance(text, str) for text in texts):
+    texts = (found.method, found.mode, found.source, *found.labels, *found.notes, *(c.shape for c in curves))
+    numbers = [number for curve in curves for number in curve.numbers]
+    if not all(isinstance(text, str) for text in texts) or not np.isfinite(numbers).all():
         raise InputError(f"{path.name} is no calibration that this tool wrote. Fit it again.")
-    wrong = len(curves) != len(found.labels) or {c.shape for c in curves} - set(SHAPES) or found.method not in POST_HOC
+    counts = {"logistic": (2,), "beta": (3,), "steps": range(2, 1 << 20, 2)}
+    wrong = (
+        any(len(c.numbers) not in counts.get(c.shape, ()) for c in curves)
+        or len(curves) != len(found.labels)
+        or {c.shape for c in curves} - set(SHAPES)
+        or found.method not in POST_HOC
+    )
     if wrong or found.mode not in ("labels", "softmax", "one_vs_rest"):
         raise InputError(f"{path.name} holds a calibration that this version does not know. Fit it again.")
     return found

@@ -15,6 +15,16 @@ from medvlm_probe.errors import ManifestError
 MAX_MEMBER_BYTES = 1 << 26
 """The most that a part of a workbook may unfold to: a sheet of 10,000 rows is a hundredth of it."""
 
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    ElementTree.ParseError,
+    LookupError,
+    ValueError,
+    OSError,
+    EOFError,
+    RuntimeError,  # encrypted, or compressed in a way that is not read
+)
 _SPACE = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _SHEET, _TEXTS = "xl/worksheets/sheet1.xml", "xl/sharedStrings.xml"
 
@@ -32,7 +42,7 @@ def read_sheet(path: Path) -> pd.DataFrame:
             names = book.namelist()
             texts = [_text(item) for item in _parsed(book, _TEXTS, path)] if _TEXTS in names else []
             rows = [_cells(row, texts) for row in _parsed(book, _SHEET, path).iter(f"{_SPACE}row")]
-    except (zipfile.BadZipFile, zlib.error, ElementTree.ParseError, KeyError, IndexError, ValueError) as error:
+    except _DAMAGED as error:
         raise ManifestError(f"{path.name} is no Excel workbook that can be read. Download it again.") from error
     if not rows or not rows[0]:
         raise ManifestError(f"{path.name} has no header in its first sheet. Download it again.")
