@@ -101,8 +101,9 @@ class ShiftByLabel:
         named = ", ".join(_named(cell, words) for cell in moved[:3])
         least = min(known, key=_size)
         end = "" if len(moved) < len(known) else f"; least {_named(least, words)}" if len(known) > 3 else ""
+        looks = f"{len(moved)} {'looks' if len(moved) == 1 else 'look'}"
         kind = "with the same label" if what == "label" else "of the same kind"
-        return f"Of {count}, {len(moved)} {'looks' if len(moved) == 1 else 'look'} different from the reference's {kind}: most {named}{end}."
+        return f"Of {count}, {looks} different from the reference's {kind}: most {named}{end}."
 
     def to_json(self) -> dict[str, Any]:
         """Return every cell as JSON."""

@@ -60,6 +60,11 @@ def monitor(
         bool,
         typer.Option("--in-order", help="The batch's rows are in the order of arrival.", rich_help_panel=DATA),
     ] = False,
+    policy: Annotated[
+        Path | None,
+        typer.Option("--policy", help="A TOML file with triggers to stop or retrain. Default: the audit's own.",
+                     rich_help_panel=DATA),
+    ] = None,
     pseudonym_key: Annotated[
         Path | None,
         typer.Option("--pseudonym-key", help="The secret that makes pseudonyms of patients.", rich_help_panel=DATA),
@@ -97,13 +102,23 @@ def monitor(
     """
     from medvlm_probe.audit.monitor import Monitor, batch_record
     from medvlm_probe.audit.monitor_files import append_record, read_state, start_state
-    from medvlm_probe.cli.monitor_run import Watch, print_simulation, print_state, tell_repeats, write_monitor
+    from medvlm_probe.audit.monitor_triggers import seen_triggers
+    from medvlm_probe.audit.policy import default_policy, read_policy
+    from medvlm_probe.cli.monitor_run import (
+        Watch,
+        print_simulation,
+        print_state,
+        print_triggers,
+        tell_repeats,
+        write_monitor,
+    )
     from medvlm_probe.cli.steps import Compute
     from medvlm_probe.runs import open_run
 
     output = make_output(as_json=as_json, quiet=quiet, no_color=no_color)
     compute = Compute.parse(device, precision, batch_size, workers, max_failures)
     facts: dict[str, Any] = {}
+    rules = read_policy(policy) if policy is not None else default_policy()
     if batch is None and (simulate or not state.exists()):
         raise InputError("Name the images that arrived with --batch.")
     if batch is not None and reference is None:
@@ -131,11 +146,13 @@ def monitor(
             output.warn("This batch was counted before; it is not counted again.")
     config = {"settings": dict(monitored.settings), "batches": [record["batch"] for record in monitored.batches]}
     run = open_run("monitor", config, out)
-    result = monitored.to_json() | {"counted": counted}
+    triggers = seen_triggers(rules, monitored)
+    result = monitored.to_json() | {"counted": counted, "triggers": [trigger.to_json() for trigger in triggers]}
     paths = write_monitor(run.path, monitored, result)
     run.write_provenance(facts)
     if as_json:
         output.json(result)
     else:
         print_state(output, monitored)
+        print_triggers(output, triggers)
     output.wrote([state, *paths, run.path / "run.json"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from medvlm_probe.shift.sequential import simulate_delays
 from medvlm_probe.shift.sketch_plan import folds_of
 
 if TYPE_CHECKING:
+    from medvlm_probe.audit.monitor_triggers import SeenTrigger
     from medvlm_probe.cohort.manifest import UncertaintyPolicy
     from medvlm_probe.shift.sketch import Sketch
 
@@ -181,6 +182,29 @@ def print_state(output: Output, monitored: Monitor) -> None:
         caption=f"An alarm is given at {monitored.line / math.log(10):.2f}; without a change, one is ever given with a "
         f"chance of at most {alpha:g}. A patient counts once.",
     )
+
+
+def print_triggers(output: Output, triggers: Sequence[SeenTrigger]) -> None:
+    """Print the triggers that a monitor can see, and how many need an audit."""
+    known = [trigger for trigger in triggers if trigger.met is not None]
+    if known:
+        output.table(
+            "Triggers of the policy",
+            ("When", "Then", "Met", "Share now"),
+            [
+                (
+                    trigger.when,
+                    trigger.action,
+                    "no" if trigger.met_after is None else f"after {trigger.met_after:,} patients",
+                    "–" if trigger.value is None else number(trigger.value),
+                )
+                for trigger in known
+            ],
+            caption="They may be looked at after every batch: the chance that one is ever met wrongly is at most its "
+            "own error rate.",
+        )
+    if len(known) < len(triggers):
+        output.line(f"{len(triggers) - len(known)} more triggers need a new audit: a monitor does not measure them.")
 
 
 def print_simulation(output: Output, monitored: Monitor, arrivals: Arrivals, seed: int, *, as_json: bool) -> None:

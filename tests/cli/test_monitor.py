@@ -34,6 +34,9 @@ def test_batches_in_alarm_out(run: Run, options: tuple[object, ...], tmp_path: P
     assert changed.json["counted"]
     assert changed.json["tests"][0]["patients"] > 12
     assert changed.json["alarm"], changed.json
+    triggers = {trigger["when"]: trigger for trigger in changed.json["triggers"]}
+    assert triggers["alarm by outliers"]["met"] == (changed.json["tests"][0]["alarm_after"] is not None)
+    assert triggers["overconfidence above this audit's"]["met"] is None
     state = (tmp_path / "site.jsonl").read_bytes()
     twice = run("monitor", *options, "--batch", CHANGED, "--json")
     assert not twice.json["counted"]
@@ -51,6 +54,7 @@ def test_batches_in_alarm_out(run: Run, options: tuple[object, ...], tmp_path: P
     )
     printed = run("monitor", "--state", "site.jsonl")
     assert "Alarm" in printed.out
+    assert "need a new audit" in printed.out
     names = {name for cohort in (REFERENCE, CHANGED) for name in load_cohort(cohort).table["patient"]}
     for content in (state, *(path.read_bytes() for path in (tmp_path / "run").iterdir())):
         assert not [name for name in names if name.encode() in content]
