@@ -76,7 +76,7 @@ class Repair:
                 text += f"; most is gained by {_named(best)}, {best.brier_gain.value:.3f}"
         harmful = sum(outcome.harms for outcome in self.outcomes)
         if harmful:
-            text += f". {harmful} of them do harm"
+            text += f". {harmful} of the repairs {'does' if harmful == 1 else 'do'} harm"
         order = self.outcomes[0].metrics["auroc"].value
         ranked = max(self.outcomes, key=lambda outcome: outcome.metrics["auroc"].value)
         better = ranked.metrics["auroc"].value
@@ -136,6 +136,7 @@ def examine_repair(
     for name, n in plan:
         remedy = remedies[name]
         draws = _drawn(orders, n, len(known), remedy)
+        begun = time.perf_counter()
         try:
             answers = journal.answers(f"{name} {n}", partial(remedy.fit, bench, draws))
         except (InputError, ModelError) as error:
@@ -143,8 +144,9 @@ def examine_repair(
             continue
         used = [int((~np.isnan(bench.taught[rows])).sum()) for rows in draws if n]
         about = name, remedy.words, FAMILIES[remedy.family]
-        outcomes.append(outcome_of(about, n, used, answers, base, truth, groups))
-        tools.say(f"  {name}, {n:,} images: Brier gain {outcomes[-1].brier_gain.value:.4f}.")
+        spent = time.perf_counter() - begun
+        outcomes.append(outcome_of(about, n, used, answers, base, truth, groups, seconds=spent))
+        tools.say(f"  {name}, {n:,} images: Brier gain {outcomes[-1].brier_gain.value:.4f}, {spent:.0f} s.")
     try:
         reread = examine_rereading(bench, shares=shares)
     except InputError as error:
@@ -180,7 +182,8 @@ def _announce(bench: Bench, remedies: Mapping[str, Remedy], plan: list[tuple[str
         remedy = remedies[name]
         if remedy.unit is not None:
             if remedy.unit not in measured:
-                measured[remedy.unit] = remedy.unit(bench)
+                # The first time also loads and allocates.
+                measured[remedy.unit] = min(remedy.unit(bench) for _ in range(2))
             n_draws = remedy.draws if n else 1
             seconds += n_draws * remedy.units(n, len(bench.held_out)) * measured[remedy.unit]
     bench.tools.say(
@@ -195,5 +198,4 @@ def _duration(seconds: float) -> str:
 
 def _named(outcome: Outcome) -> str:
     cost = f"{outcome.n_images:,} labelled images" if outcome.n_images else "no labels of the site"
-    about = f"{outcome.family.lower()}: " if outcome.remedy.startswith("prompts") else ""
-    return f"{about}{outcome.words} ({cost})"
+    return f"{outcome.words} ({cost})"

@@ -33,7 +33,7 @@ class Tools:
         model: for prompts and fine-tuning.
         prompts: plain texts of the audited labels, for their presence and absence.
         augmented: gives images of the reference under acquisition transforms.
-        fine_tune: whether the last block is trained, which sends images through the model.
+        train: whether prompts and the last block are trained too, which takes minutes to hours.
         reread: labels of the site's images read again, NaN where they were not, (n, L) of `AuditInputs.site`.
         folder: where finished parts are kept until the end, so that a killed run goes on; None keeps nothing.
         say: told what is done next, and what it takes.
@@ -43,7 +43,7 @@ class Tools:
     model: VisionLanguageModel | None = None
     prompts: PromptSet | None = None
     augmented: Callable[[], AcquisitionEmbeddings] | None = None
-    fine_tune: bool = False
+    train: bool = False
     reread: NDArray[np.float64] | None = None
     folder: Path | None = None
     say: Callable[[str], None] = lambda text: None

@@ -45,21 +45,16 @@ def last_block(bench: Bench, draws: Draws) -> list[Answer]:
     tuned, cuts = [], []
     for seed, drawn in enumerate(draws):
         mine = np.sort(drawn)
-        probe, vectors = probe_on(bench, mine)
         people = np.unique(bench.pool.groups[mine])
         choosing = np.random.default_rng([bench.inputs.seed, seed]).permutation(people)[
             : max(1, len(people) // VALIDATION)
         ]
         validation = np.isin(bench.pool.groups[mine], choosing)
+        # A head that had seen the labels which choose the epoch would make every training look worse than none.
+        probe, vectors, targets = probe_on(bench, mine[~validation])
         kept = tokens[np.searchsorted(rows, mine)]
         tuned.append(block.train(kept, vectors, bench.taught[mine], validation, probe.head, SETTINGS, start))
-        cuts.append(
-            _youden(
-                probe.out_of_fold,
-                np.concatenate([bench.inputs.whole_reference.targets, bench.pool.targets[mine]])[:, bench.columns],
-                bench.labels,
-            )
-        )
+        cuts.append(_youden(probe.out_of_fold, targets, bench.labels))
         bench.tools.say(f"  last block, draw {seed + 1} of {len(draws)}: epoch {tuned[-1].kept_epoch} kept.")
     logits: list[list[Any]] = [[] for _ in draws]
     for at in range(0, len(bench.held_out), AT_ONCE):

@@ -40,6 +40,7 @@ class Outcome:
         lowest, highest: of the gain over the draws.
         p_value, p_adjusted: of no gain, two-sided; adjusted over all repairs and sizes (Holm). NaN where there is
             nothing to test.
+        seconds: all draws took to fit, so long as they were not taken from a killed run.
     """
 
     remedy: str
@@ -54,6 +55,7 @@ class Outcome:
     highest: float
     p_value: float
     p_adjusted: float = math.nan
+    seconds: float = 0.0
 
     @property
     def helps(self) -> bool:
@@ -74,6 +76,7 @@ class Outcome:
             "p_value": finite_or_none(self.p_value),
             "p_adjusted": finite_or_none(self.p_adjusted),
             "helps": self.helps,
+            "seconds": round(self.seconds, 1),
         }
 
 
@@ -85,6 +88,8 @@ def outcome_of(
     base: Sequence[Answer],
     truth: FloatArray,
     groups: IntArray,
+    *,
+    seconds: float = 0.0,
 ) -> Outcome:
     """Return what answers are worth against the base's.
 
@@ -96,12 +101,12 @@ def outcome_of(
         base: one for all draws, or one a draw.
         truth: 1, 0 or NaN of the held-out images, (n, L).
         groups: patients, (n,).
+        seconds: that the answers took.
     """
     before = [image_brier(answer.p, truth) for answer in base]
     after = np.array([image_brier(answer.p, truth) for answer in answers])
     gains = np.array([before[k % len(before)] - row for k, row in enumerate(after)])
     each = np.nanmean(gains, axis=1)
-    tested = remedy_changes(gains)
     gain, p_value = gain_over_draws(gains, groups)
     first = macro_rank_estimates(truth, answers[0].p, groups)["auroc"]
     decided = _balanced(truth, answers[0].called, groups)
@@ -118,13 +123,9 @@ def outcome_of(
         gain,
         float(each.min()),
         float(each.max()),
-        p_value if tested else math.nan,
+        p_value if np.nanmax(np.abs(gains)) > 0 else math.nan,
+        seconds=seconds,
     )
-
-
-def remedy_changes(gains: FloatArray) -> bool:
-    """Say whether any probability moved."""
-    return bool(np.nanmax(np.abs(gains)) > 0)
 
 
 def adjusted(outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:

@@ -48,11 +48,11 @@ def augmented_both(bench: Bench, draws: Draws) -> list[Answer]:
     return [_answer(bench, [_reference(bench), _copies(bench), _site(bench, rows)]) for rows in draws]
 
 
-def probe_on(bench: Bench, rows: NDArray[np.int64]) -> tuple[LinearProbe, FloatArray]:
-    """Return the probe on the reference and these rows of the pool, and the vectors that it was fitted on."""
+def probe_on(bench: Bench, rows: NDArray[np.int64]) -> tuple[LinearProbe, FloatArray, FloatArray]:
+    """Return the probe on the reference and these rows of the pool, and the vectors and labels that it learned from."""
     parts = [_reference(bench), _site(bench, rows)]
     vectors, targets, groups = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return _fit(vectors, targets, groups, bench.labels), vectors
+    return _fit(vectors, targets, groups, bench.labels), vectors, targets
 
 
 def fitted_answer(

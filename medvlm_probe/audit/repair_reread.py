@@ -23,9 +23,9 @@ FEWEST = 10
 DRAWS = 5
 
 SIMULATED = (
-    f"Simulated, for no labels read twice were given: the site's labels are taken as right, {MISSED:.0%} of the "
-    f"present and {FALSE:.0%} of the absent ones were turned around at random for training, and k % of the images set "
-    "right again. Real errors are not random, and may cost more."
+    "It is simulated because no labels read twice were given (--reread): the site's labels are taken as right, "
+    f"{100 * MISSED:.0f} % of the present and {100 * FALSE:.0f} % of the absent ones are turned around at random for "
+    "training, and k % of the images set right again. Real errors are not random, and may cost more."
 )
 REAL = (
     "These labels were given twice: the probe learns from the manifest's with k % of the images read again, and is "
@@ -54,20 +54,20 @@ class Reread:
     @property
     def sentence(self) -> str:
         """What it brings, and what was simulated."""
-        how = SIMULATED if self.simulated else REAL
         best = [outcome for outcome in self.outcomes if outcome.helps]
         whole = self.outcomes[-1]
-        text = f"{self.wrong:.0%} of the labels of {self.n_taught:,} images changed when read again. "
+        share = f"{100 * self.wrong:.0f} % of the labels of {self.n_taught:,} images"
+        text = f"In a simulation with {share} wrong: " if self.simulated else f"{share} changed when read again: "
         if best:
             first = min(best, key=lambda outcome: outcome.n_images)
             gain = first.brier_gain
             text += (
-                f"Reading {first.n_images:,} of them again lowers a site probe's Brier score by {gain.value:.3f} "
+                f"reading {first.n_images:,} images again lowers a site probe's Brier score by {gain.value:.3f} "
                 f"({gain.low:.3f} to {gain.high:.3f}), all of them by {whole.brier_gain.value:.3f}."
             )
         else:
-            text += "No share read again is shown to help."
-        return f"{text} {how}"
+            text += "no share read again is shown to help."
+        return f"{text} {SIMULATED if self.simulated else REAL}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""

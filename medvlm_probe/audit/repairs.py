@@ -26,6 +26,8 @@ SHOTS: Mapping[int, int] = {8: 100, 16: 200, 32: 400}
 
 FINE_TUNED = (100, 400)
 
+_ASK = "ask for it with --fine-tune"
+
 
 @dataclass(frozen=True)
 class Remedy:
@@ -53,6 +55,8 @@ class Remedy:
 
 
 def _no_prompts(tools: Tools) -> str:
+    if not tools.train:
+        return _ASK
     if tools.model is None or tools.prompts is None or tools.prompts.tuned is not None:
         return "it needs a model and plain texts as prompts"
     return "" if tools.prompts.has_negatives else "it needs prompts for absence too"
@@ -63,7 +67,7 @@ def _no_copies(tools: Tools) -> str:
 
 
 def _no_training(tools: Tools) -> str:
-    return "" if tools.fine_tune and tools.model is not None else "ask for it with --fine-tune"
+    return "" if tools.train and tools.model is not None else _ASK
 
 
 def _prompts(shots: int, words: str, fit: Fit, unit: Callable[[Bench], float] | None) -> Remedy:
@@ -92,7 +96,7 @@ REMEDIES: Mapping[str, Remedy] = {
         "a linear probe on the reference's labels", "probe", repair_probes.reference_alone, (), unit=_PROBE
     ),
     "reference probe, augmented": Remedy(
-        "the same with other acquisitions",
+        "a linear probe on the reference's labels, its images in other acquisitions too",
         "probe",
         repair_probes.augmented_reference,
         (),
@@ -107,18 +111,21 @@ REMEDIES: Mapping[str, Remedy] = {
         unit=_PROBE,
     ),
     "linear probe, augmented": Remedy(
-        "the same with other acquisitions of the reference",
+        "a linear probe on the reference's and the site's labels, the reference in other acquisitions too",
         "probe",
         repair_probes.augmented_both,
         missing=_no_copies,
         unit=_PROBE,
         units=lambda n, n_held_out: 1.5,
     ),
-    **{f"prompts {k}": _prompts(k, "{} shots, as tuned", repair_prompts.as_tuned(k), _STEP) for k in SHOTS},
+    **{
+        f"prompts {k}": _prompts(k, "CalibPrompt on {} shots, as tuned", repair_prompts.as_tuned(k), _STEP)
+        for k in SHOTS
+    },
     # The same training: it takes no time of its own.
     **{
         f"prompts {k}, prevalence": _prompts(
-            k, "{} shots, moved to the site's frequencies", repair_prompts.at_site_prevalence(k), None
+            k, "CalibPrompt on {} shots, moved to the site's frequencies", repair_prompts.at_site_prevalence(k), None
         )
         for k in SHOTS
     },

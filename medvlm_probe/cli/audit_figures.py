@@ -197,13 +197,13 @@ def _sensitivity(metric: str) -> Draw:
 
 
 def _repair(found: AuditEvidence, tables: Mapping[str, pd.DataFrame], note: str | None) -> Figure | None:
-    from medvlm_probe.cli.audit_repair_table import READ_AGAIN, curves_of
+    from medvlm_probe.cli.audit_repair_table import READ_AGAIN, SIMULATED, curves_of
     from medvlm_probe.plots.audit_repair import repair_curves
 
     rows, words = curves_of(tables["repair"])
     if not len(rows):
         return None
-    counts = {READ_AGAIN: "Training images read again"}
+    counts = dict.fromkeys((READ_AGAIN, SIMULATED), "Training images read again")
     return repair_curves(rows, axis="Brier score gained", words=words, counts=counts, note=note)
 
 

@@ -59,7 +59,7 @@ def repairer(
         task: what is scored.
         compute: of passes through the model.
         why: images of the reference go through acquisition transforms in any case.
-        fine_tune: train the last block too.
+        fine_tune: tune prompts and train the last block too.
         reread: a CSV of labels read again.
         folder: of the run, where finished parts are kept until the end.
 
@@ -92,7 +92,7 @@ def repairer(
             model=here.model,
             prompts=task.prompts,
             augmented=augmented if why else None,
-            fine_tune=fine_tune,
+            train=fine_tune,
             reread=again,
             folder=folder,
             say=lambda text: output.say(f"  {text}"),

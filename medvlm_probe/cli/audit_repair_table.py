@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from medvlm_probe.audit.repair_outcomes import Outcome
 
 READ_AGAIN = "Labels read again (site probe)"
+SIMULATED = "Labels read again, simulated (site probe)"
 NOT_DRAWN = ("none", "thresholds", "re-read 0%")
 """They change no probability."""
 
@@ -25,7 +26,7 @@ def repair_table(found: Repair | None) -> pd.DataFrame:
         return pd.DataFrame()
     rows = [row for outcome in found.outcomes for row in _rows(outcome, outcome.family)]
     if found.reread is not None:
-        family = READ_AGAIN + (", simulated" if found.reread.simulated else "")
+        family = SIMULATED if found.reread.simulated else READ_AGAIN
         rows += [row for outcome in found.reread.outcomes for row in _rows(outcome, family)]
     return pd.DataFrame(rows)
 
@@ -40,17 +41,16 @@ def curves_of(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
     rows = table[(table["metric"] == "brier_gain") & ~table["remedy"].isin(NOT_DRAWN)].copy()
     rows["shown"] = (rows["p_adjusted"] < 0.05).astype(float)
     again = rows["remedy"].str.startswith("re-read")
-    rows.loc[again, "family"] = READ_AGAIN
     rows.loc[again, "remedy"] = "re-read"
     words = dict(zip(rows["remedy"], rows["words"], strict=True))
     for name in ("prompts {}", "prompts {}, prevalence"):
         shots = rows[rows["remedy"].isin([name.format(k) for k in SHOTS])]
         # A small site may have read all its images for two numbers of shots: then each has its own mark.
         if len(shots) and shots["n_images"].is_unique:
-            joined = shots["words"].str.replace(r"^\d+ shots, ", "", regex=True).iloc[0]
-            numbers = shots["remedy"].str.extract(r"(\d+)")[0]
+            numbers = ", ".join(shots["remedy"].str.extract(r"(\d+)")[0])
+            joined = shots["words"].iloc[0].replace(numbers.split(",")[0], numbers, 1)
             rows.loc[shots.index, "remedy"] = name.format("").strip()
-            words[name.format("").strip()] = f"{', '.join(numbers)} shots, {joined}"
+            words[name.format("").strip()] = joined
     words["re-read"] = "gain over none read again"
     return rows[["family", "remedy", "n_images", "value", "low", "high", "shown"]], words
 

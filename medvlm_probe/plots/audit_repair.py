@@ -49,7 +49,7 @@ def repair_curves(
     note: str | None = None,
     width_mm: float = DOUBLE_COLUMN_MM,
 ) -> Figure:
-    """Draw gains by images, a panel a kind of repair on one scale, with 0 as no gain.
+    """Draw gains by images, a panel a kind of repair, with 0 as no gain; panels that count the same share a scale.
 
     What loses more than the best gains would flatten all others: it is written below instead of drawn.
 
@@ -58,7 +58,7 @@ def repair_curves(
             is beyond chance, 1 or 0.
         axis: what is gained, in words.
         words: remedy to the words of the key.
-        counts: family to what its images are counted for; "images labelled" where it is not named.
+        counts: family to what its images are counted for, on a scale of its own; others count images labelled.
         title: a line above the figure.
         note: small print below it.
         width_mm: the width in print.
@@ -73,7 +73,8 @@ def repair_curves(
         numeric=("n_images", "value", "low", "high", "shown"),
         key=("family", "remedy", "n_images"),
     )
-    floor = -max(float(rows["high"].max()), 0.01)
+    mainly = rows[~rows["family"].isin(list(counts or {}))]
+    floor = -max(float((mainly if len(mainly) else rows)["high"].max()), 0.01)
     lost = rows[rows["value"] < floor]
     rows = rows[rows["value"] >= floor]
     if len(lost):
@@ -96,10 +97,8 @@ def repair_curves(
     head_mm = max(len(lines) for lines in heads.values()) * LINE_MM + 0.8
     deep = [max(sum(len(lines) * LINE_MM + 0.8 for _, lines in keys[f]) for f in band) for band in bands]
     heights = [head_mm + _BODY_MM + _AXIS_MM + key + 4.0 for key in deep]
-    values = rows[["low", "high"]].to_numpy().ravel()
-    known = np.maximum(np.append(values[np.isfinite(values)], 0.0), floor)
-    pad = 0.05 * (known.max() - known.min()) or 0.01
-    limits = (float(known.min() - pad), float(known.max() + pad))
+    apart = rows["family"].isin(list(counts or {}))
+    limits = {family: _limits(rows[apart if family in (counts or {}) else ~apart], floor) for family in families}
     named = ", ".join(words.get(name, name) for name in rows["remedy"].unique())
     with style():
         page = new_page(
@@ -116,7 +115,14 @@ def repair_curves(
                 head = heads[family]
                 page.lines(x, y + head_mm - 0.8 - (len(head) - 0.5) * LINE_MM, head, fontweight="bold")
                 mine = rows[rows["family"] == family]
-                _panel(page, (x, y + head_mm, width), mine, [name for name, _ in keys[family]], limits, column == 0)
+                _panel(
+                    page,
+                    (x, y + head_mm, width),
+                    mine,
+                    [name for name, _ in keys[family]],
+                    limits[family],
+                    column == 0 or family in (counts or {}),
+                )
                 below = y + head_mm + _BODY_MM + _AXIS_MM - LINE_MM / 2
                 page.text(x + width / 2, below - 1.0, (counts or {}).get(family, "Images labelled"), ha="center")
                 _key(page, x, below + LINE_MM + 0.6, keys[family])
@@ -131,6 +137,14 @@ def repair_curves(
             )
             y += height
         return page.figure
+
+
+def _limits(rows: pd.DataFrame, floor: float) -> tuple[float, float]:
+    """Return the ends of an axis that shows all intervals, 0, and nothing far below."""
+    values = rows[["low", "high"]].to_numpy().ravel()
+    known = np.maximum(np.append(values[np.isfinite(values)], 0.0), floor)
+    pad = 0.05 * (known.max() - known.min()) or 0.01
+    return float(known.min() - pad), float(known.max() + pad)
 
 
 def _panel(

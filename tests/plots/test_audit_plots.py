@@ -39,7 +39,7 @@ def test_a_remedy_that_ruins_everything_is_written_not_drawn() -> None:
         }
     )
     words = {"platt": "A curve", "label shift": "Frequencies"}
-    figure = repair_curves(table, axis="Gain", words=words, counts={"none": "Nothing"})
+    figure = repair_curves(table, axis="Gain", words=words)
     assert "Frequencies, 0 images (−0.90)" in figure.get_label()
     first, second = figure.axes
     assert first.get_ylim() == second.get_ylim()
@@ -47,5 +47,7 @@ def test_a_remedy_that_ruins_everything_is_written_not_drawn() -> None:
     assert [tick.get_text() for tick in first.get_xticklabels()] == ["16", "64"]
     filled = [line for line in first.lines if line.get_marker() == "o" and line.get_markerfacecolor() != "white"]
     assert [line.get_ydata().tolist() for line in filled] == [[0.04]]
+    other = repair_curves(table, axis="Gain", words=words, counts={"none": "Images read again"})
+    assert other.axes[0].get_ylim() != other.axes[1].get_ylim()
     with pytest.raises(InputError):
         repair_curves(table.iloc[:0], axis="Gain", words={})
