@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gc
+import importlib
 import os
+import pkgutil
 import resource
 import select
 import shutil
@@ -24,9 +27,11 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -143,6 +148,26 @@ def fuzzed(
     return counts, failures, most_seconds, most_mib
 
 
+def import_everything() -> None:
+    """Import what readers import late, once, before the processes part."""
+    import medvlm_probe
+
+    ours = [found.name for found in pkgutil.walk_packages(medvlm_probe.__path__, "medvlm_probe.")]
+    for name in (*ours, "open_clip", "transformers", "pyarrow.parquet", "pyarrow.csv", "safetensors.torch", "jinja2"):
+        with suppress(ImportError):
+            importlib.import_module(name)
+    import torch
+
+    torch.set_num_threads(1)
+    gc.freeze()
+
+
+def keep(rows: list[tuple[object, ...]]) -> None:
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    with OUT.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=160)
@@ -151,12 +176,9 @@ def main() -> None:
     parser.add_argument("--only")
     parser.add_argument("--traceback", action="store_true")
     given = parser.parse_args()
-    import torch
-    import transformers  # noqa: F401 (imported once, before the processes part)
-
-    torch.set_num_threads(1)
+    import_everything()
     tempfile.tempdir = tempfile.mkdtemp()
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for position, reader in enumerate(READERS):
         if given.only and given.only != reader.name:
             continue
@@ -168,12 +190,10 @@ def main() -> None:
         print(*rows[-1], sep=", ", flush=True)
         for number, why in failures:
             print(f"    {number}: {why}", flush=True)
+        if not given.only:
+            keep(rows)
     shutil.rmtree(tempfile.tempdir)
     print(f"{sum(row[1] for row in rows):,} files, {sum(row[4] for row in rows)} failures")
-    if not given.only:
-        OUT.parent.mkdir(parents=True, exist_ok=True)
-        with OUT.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
 
 
 if __name__ == "__main__":

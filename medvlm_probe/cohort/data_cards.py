@@ -16,7 +16,7 @@ from medvlm_probe.errors import DataCardError, unknown_name
 CARD_FILE = "DATA_CARD.md"
 """The card that is honoured where it lies beside a manifest."""
 
-MAX_CARD_BYTES = 1 << 20
+MAX_CARD_BYTES = 1 << 18
 
 Text = Annotated[str, Field(min_length=1)]
 
