@@ -53,7 +53,7 @@ class WhatMoved:
 
     @property
     def sentence(self) -> str:
-        """What moved, and by which evidence, in one sentence; with the site's labels, also what scores would have told.
+        """What moved, and by which evidence; with the site's labels, also what scores alone would have told.
 
         A site's frequency by its scores is that which allows for the new look, where the look moved.
         """
@@ -64,9 +64,8 @@ class WhatMoved:
             return said + _FOUNDATIONS[f.shift]
         scores = f.prevalence_despite_move
         right = scores.low <= self.truth.high and self.truth.low <= scores.high
-        return f"{said}, by the site's own labels. Scores alone would have told {_percent(scores)}: " + (
-            "in agreement." if right else "not to be believed here."
-        )
+        judged = "agrees" if right else "is not to be believed here"
+        return f"{said}, by the site's own labels; scores alone would have told {_percent(scores)}, which {judged}."
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values; undefined numbers are None."""

@@ -27,7 +27,7 @@ def test_labels_of_the_site_are_the_evidence(tmp_path: Path, reference: tuple[Co
     assert found.look_moved
     assert found.truth == found.found.site_prevalence
     assert "by the site's own labels" in found.sentence
-    assert "Scores alone would have told" in found.sentence
+    assert "scores alone would have told" in found.sentence
     assert found.to_json()["evidence"] == "labels"
     assert found.to_json()["truth"] == found.to_json()["site_prevalence"]
 
