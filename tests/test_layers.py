@@ -106,6 +106,7 @@ def test_a_wrong_import_is_found(tmp_path: Path, file: str, source: str) -> None
 @pytest.mark.parametrize("module", ["medvlm_probe", "medvlm_probe.cli.main", "medvlm_probe.types", "medvlm_probe.runs"])
 def test_light_modules_load_nothing_heavy(module: str) -> None:
     heavy = ["torch", "open_clip", "transformers", "pandas", "matplotlib", "sklearn", "umap", "pyarrow", "scipy"]
+    heavy += ["ray", "fsspec"]
     code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
