@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-LINES = {
+_Dashes = Literal["-"] | tuple[float, Sequence[float]]
+
+LINES: Mapping[str, tuple[str, str, _Dashes, str]] = {
     "mmd": ("MMD", BLUE, "-", "o"),
     "energy": ("Energy", SKY, (0, (4, 1.5)), "s"),
     "frechet": ("Fréchet", ORANGE, "-", "^"),
@@ -80,7 +82,7 @@ def power_curves(
     shifts = [shift for shift in words if bool((rows["shift"] == shift).any())]
     tests = [test for test in LINES if bool((rows["test"] == test).any())]
     names = [LINES[test][0] for test in tests]
-    right = max(text_width(name) for name in names) + 9.0
+    right = max(text_width(name) for name in names) + 9.7
     columns = max(rows.loc[rows["shift"] == shift, "patients_a_side"].nunique() for shift in shifts)
     panel = (width_mm - 2 * MARGIN_MM - _LEFT_MM - right - (columns - 1) * _GAP_MM) / columns
     band = _HEAD_MM + _PANEL_MM + _FOOT_MM
@@ -173,4 +175,4 @@ def _names(page: Page, rows: pd.DataFrame, tests: Sequence[str], x: float, top: 
                 markevery=[1],
             )
         )
-        page.text(x + 9.0, at, name)
+        page.text(x + 9.7, at, name)
