@@ -23,7 +23,7 @@ FEWEST = 10
 DRAWS = 5
 
 SIMULATED = (
-    "It is simulated because no labels read twice were given (--reread): the site's labels are taken as right, "
+    "Simulated, because no labels read twice were given (--reread): the site's labels are taken as right, "
     f"{100 * MISSED:.0f} % of the present and {100 * FALSE:.0f} % of the absent ones are turned around at random for "
     "training, and k % of the images set right again. Real errors are not random, and may cost more."
 )
@@ -53,7 +53,7 @@ class Reread:
 
     @property
     def sentence(self) -> str:
-        """What it brings, and what was simulated."""
+        """What it brings."""
         best = [outcome for outcome in self.outcomes if outcome.helps]
         whole = self.outcomes[-1]
         share = f"{100 * self.wrong:.0f} % of the labels of {self.n_taught:,} images"
@@ -67,12 +67,18 @@ class Reread:
             )
         else:
             text += "no share read again is shown to help."
-        return f"{text} {SIMULATED if self.simulated else REAL}"
+        return text
+
+    @property
+    def how(self) -> str:
+        """Where the second reading comes from."""
+        return SIMULATED if self.simulated else REAL
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
         return {
             "sentence": self.sentence,
+            "how": self.how,
             "labels": list(self.labels),
             "n_taught": self.n_taught,
             "changed": self.wrong,

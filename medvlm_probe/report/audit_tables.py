@@ -57,9 +57,19 @@ def _facts(value: Any) -> Sequence[Record]:
     return rows
 
 
+def _repairs(value: Any) -> Sequence[Record]:
+    """Return a row a repair and number of labelled images."""
+    return [{**row, **row["metrics"]} for row in value.get("outcomes") or ()]
+
+
 def _reread(value: Any) -> Sequence[Record]:
     """Return a row a share of labels read again."""
-    return list((value.get("reread") or {}).get("outcomes") or ())
+    return _repairs(value.get("reread") or {})
+
+
+def _reread_how(value: Any) -> Sequence[Record]:
+    """Return one row: what was read again, or simulated."""
+    return [{"how": value["reread"]["how"]}] if value.get("reread") else []
 
 
 def _left_out(value: Any) -> Sequence[Record]:
@@ -324,16 +334,17 @@ QUESTIONS: tuple[Question, ...] = (
         (
             TableLayout(
                 "Repairs by labels spent",
-                under("outcomes"),
-                ("words", "n_images", "labels_used", "metrics.auroc", "metrics.brier", "brier_gain", "p_adjusted"),
+                _repairs,
+                ("words", "n_images", "labels_used", "auroc", "brier", "brier_gain", "p_adjusted"),
                 ("outcomes", "labels"),
             ),
             TableLayout(
                 "Labels read again: gain over none read again",
                 _reread,
-                ("words", "n_images", "metrics.auroc", "metrics.brier", "brier_gain", "p_adjusted"),
+                ("words", "n_images", "auroc", "brier", "brier_gain", "p_adjusted"),
                 ("reread",),
             ),
+            TableLayout("What was read again", _reread_how, ("how",)),
             TableLayout("Not fitted", _left_out, ("repair", "reason"), ("left_out",)),
         ),
     ),

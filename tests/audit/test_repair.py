@@ -217,6 +217,7 @@ def test_simulated_errors_are_as_declared_and_reading_again_helps(moved: AuditIn
     assert found.outcomes[0].brier_gain.value == 0
     assert found.outcomes[-1].brier_gain.value > max(0, found.outcomes[1].brier_gain.value)
     assert found.sentence.startswith("In a simulation")
+    assert "20 % of the present and 5 % of the absent" in found.how
 
 
 def test_labels_that_were_read_twice_are_used_and_measured_by_the_second_reading(
@@ -242,7 +243,8 @@ def test_labels_that_were_read_twice_are_used_and_measured_by_the_second_reading
     assert not found.simulated
     assert found.wrong == pytest.approx(0.4, abs=0.08)
     assert found.outcomes[-1].helps
-    assert "given twice" in found.sentence
+    assert "given twice" in found.how
+    assert "changed when read again" in found.sentence
     with pytest.raises(InputError, match="read again"):
         examine_rereading(replace(bench, tools=replace(TOOLS, reread=np.full_like(again, np.nan))))
 
