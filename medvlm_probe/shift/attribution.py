@@ -53,6 +53,10 @@ CHANCE_LEVEL = 0.95
 MIN_SHARE = 0.10
 """A transform that may explain less than this share is not called a reason."""
 
+CLEAR_LEAD = 0.20
+NEARLY_ALL = 0.70
+"""Where another mix of patients explains something too, a transform that explains this is still called the reason."""
+
 MIN_PAIR_GAIN = 0.05
 """A pair of transforms that may explain less than this much more than one transform is not considered."""
 
@@ -243,7 +247,9 @@ def verdict_of(distance: Estimate, parts: Parts, chance: float) -> Verdict:
 
     - `no distance`: the distance's interval reaches 0, so there is nothing to explain.
     - `acquisition`: the transform explains more than 10 % and more than chance, and more than another mix of the
-      reference's patients does, alone or together with such a mix.
+      reference's patients does, alone or together with such a mix. Where such a mix alone explains more than 10 %, the
+      transform has to explain 20 % more than it, or more than 70 % in all: of sick patients whom the reference hardly
+      has no mix can be made, and some transform, such as inverting a part of the films, comes as close.
     - `other patients`: such a mix explains more than 40 %, and adds more than 10 % to what the transform explains. Less
       may be any distance: some of the reference's patients always lie a little to the site's side.
     - `acquisition and other patients`: as `acquisition`, and such a mix adds more than 10 % to the transform.
@@ -255,7 +261,10 @@ def verdict_of(distance: Estimate, parts: Parts, chance: float) -> Verdict:
     mix_adds = parts.mix_adds.low > MIN_SHARE
     more_than_mix = parts.beats_mix.low > 0 or parts.transform_adds.low > 0
     if parts.best.low > max(chance, MIN_SHARE) and more_than_mix:
-        return "acquisition and other patients" if mix_adds else "acquisition"
+        if mix_adds:
+            return "acquisition and other patients"
+        rivalled = parts.mix.low > MIN_SHARE and parts.beats_mix.low <= CLEAR_LEAD
+        return "not enough evidence" if rivalled and parts.best.low <= NEARLY_ALL else "acquisition"
     if mix_adds and parts.mix.low > MIN_MIX_SHARE:
         return "other patients"
     return "not these transforms" if parts.best.high < max(chance, 2 * MIN_SHARE) else "not enough evidence"

@@ -212,6 +212,9 @@ def _around(value: float, half: float) -> Estimate:
     [
         (0.6, 0.1, 0.5, 0.0, "acquisition"),
         (0.6, 0.5, 0.3, 0.3, "acquisition and other patients"),
+        (0.6, 0.4, 0.3, 0.0, "not enough evidence"),
+        (0.7, 0.4, 0.3, 0.0, "acquisition"),
+        (0.8, 0.7, 0.3, 0.0, "acquisition"),
         (0.6, 0.7, 0.0, 0.2, "other patients"),
         (0.45, 0.42, 0.0, 0.2, "not enough evidence"),
         (0.0, 0.0, 0.0, 0.0, "not these transforms"),
