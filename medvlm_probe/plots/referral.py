@@ -93,7 +93,7 @@ def _panel(page: Page, rows: pd.DataFrame, kinds: list[str], metric: str, left: 
         x, value, low, high = (100 * part[name].to_numpy() for name in ("referred", "value", "low", "high"))
         axes.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0)
         axes.plot(x, value, color=colour, linewidth=1.2, marker="o", markersize=2.2)
-    start = 100 * float(rows.loc[rows["referred"].idxmin(), "value"])
+    start = 100 * float(rows.sort_values("referred")["value"].to_numpy()[0])
     ends = np.array([0.0, most])
     chance = start + ends / 100 * (100 - start) if metric == "team_recall" else np.full(2, start)
     axes.plot(ends, chance, color=INK, linewidth=0.8, linestyle=(0, (3, 2)))

@@ -58,14 +58,13 @@ def distances(value: Any) -> Sequence[Record]:
 
 
 def label_referral(value: Any) -> Sequence[Record]:
-    """Return a row a label and a doubt: what its plan does at the site, and where it was chosen."""
+    """Return a row a label and a doubt that a plan was found for: what it does at the site, and where it was chosen."""
     rows: list[Record] = []
     for entry in value.get("labels") or ():
         for by, key in (("confidence", "referral"), ("outlier score", "referral_by_outlier_score")):
             plan = entry.get(key) or {}
             here, chosen = plan.get("at_site") or {}, plan.get("chosen_on_reference") or {}
             if not chosen:
-                rows.append({"label": entry["label"], "by": by, "remark": "no plan reaches the recall"})
                 continue
             rows.append({
                 "label": entry["label"],

@@ -374,7 +374,8 @@ QUESTIONS: tuple[Question, ...] = (
         "When must it be stopped, or trained anew?",
         "What to watch once the model is in use. A level is the policy's own, or the bound that this audit measured on "
         "this site (set); where it measured none, none is set. A level is crossed when the opposite bound of a later "
-        "audit lies beyond it; each such look can be wrong by itself, the monitor's alarm at all looks together.",
+        "audit lies beyond it; each such look can be wrong by itself, the monitor's alarm at all looks together. Where "
+        "the policy fails, a level says what is, not what would do.",
         (
             TableLayout(
                 "Triggers",
