@@ -264,9 +264,11 @@ def summarise(path: Path, note: str) -> None:
                 for answer in COLUMNS[block]
                 if answer in found or answer in right[block]
             ]
-        low, high = mine["best_value"].quantile([0.1, 0.9])
-        if case != "nothing moved":
-            shares.append({"injected": injected, "value": mine["best_value"].mean(), "low": low, "high": high})
+        # Where there is no distance, a share of it means nothing.
+        moved = mine.loc[mine["verdict"] != "no distance", "best_value"]
+        if len(moved):
+            low, high = moved.quantile([0.1, 0.9])
+            shares.append({"injected": injected, "value": moved.mean(), "low": low, "high": high, "runs": len(moved)})
     answers, explained = pd.DataFrame(counts), pd.DataFrame(shares)
     answers.to_csv(path.with_name(f"{path.stem}_answers.csv"), index=False, lineterminator="\n")
     explained.round(3).to_csv(path.with_name(f"{path.stem}_shares.csv"), index=False, lineterminator="\n")

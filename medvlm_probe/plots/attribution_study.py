@@ -92,7 +92,7 @@ def _draw(
     body = max(places.values()) + _ROW_MM
     aids = (
         "Numbers: runs. Framed: the injected cause, or one that cannot be told from it. Points: the share that "
-        "the chosen transform explains, mean over the runs, and from the 10 to the 90 % quantile of them."
+        "the chosen transform explains, mean over the runs with a distance, and from their 10 to their 90 % quantile."
     )
     page = new_page(
         width_mm,
