@@ -75,7 +75,7 @@ class ProcessorTime:
         return sum(self._seconds.values())
 
     def _watch(self) -> None:
-        while not self._ended.wait(0.2):
+        while not self._ended.wait(2.0):
             self._look(os.getpid())
 
     def _look(self, pid: int) -> None:
