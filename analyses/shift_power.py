@@ -7,8 +7,8 @@ there. Both samples have as many patients; a test rejects where its own p-value 
 most .05.
 
 features: 16 dimensions, one to four images a patient (`Design` in tests/statistics/shift_simulation.py). The site's
-mean lies `severity` standard deviations away in one direction; or that share of its patients lies 4 away in another; or
-its deviations are that many times larger. phantoms: images through phantom-clip, balanced prevalences; the site's went
+mean lies `severity` standard deviations away in one direction, or that share of its patients lies 4 away in another.
+phantoms: images through phantom-clip, balanced prevalences; the site's went
 through a gamma transform of that strength, or that share of its patients is from the portable scanner.
 """
 
@@ -31,14 +31,13 @@ SIZES = {"features": (25, 100), "phantoms": (25, 60)}
 SEVERITIES = {
     "mean": (0.25, 0.5, 1.0),
     "mixture": (0.05, 0.1, 0.3),
-    "spread": (1.15, 1.3, 1.6),
 }
+"""No spread: the tests compare directions, and scaling all vectors of a site alike moves none."""
 GAMMAS = (1.2, 1.4, 2.0)
 SHARES = (0.1, 0.25, 0.5)
 WORDS = {
     "mean": "Mean, standard deviations away",
     "mixture": "Share of patients who lie elsewhere",
-    "spread": "Deviations, times larger",
     "gamma": "Phantoms: gamma of the site",
     "scanner": "Phantoms: share from another scanner",
 }
