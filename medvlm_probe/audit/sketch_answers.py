@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from medvlm_probe.audit.calibration import Calibration, SideCalibration
 from medvlm_probe.audit.differences import difference
 from medvlm_probe.audit.inputs import SUBGROUPS, AuditInputs
-from medvlm_probe.audit.label_frequency import LabelFrequencies, estimate_frequencies
+from medvlm_probe.audit.label_frequency import LabelFrequencies, LabelFrequency, estimate_frequencies
 from medvlm_probe.audit.outlying import EXPECTED, Outlying
 from medvlm_probe.audit.performance_by_site import Cell, Performance
 from medvlm_probe.audit.practice import Practice
@@ -37,7 +37,7 @@ from medvlm_probe.shift.sketch import Sketch
 from medvlm_probe.shift.sketch_cells import outlier_cells, outlier_centres, whole_patients
 from medvlm_probe.shift.sketch_distance import FEWEST_FOR_TEST, SketchDistance, sketch_distance
 from medvlm_probe.shift.sketch_plan import OUTLIER_EDGES
-from medvlm_probe.types import Estimate
+from medvlm_probe.types import Estimate, TestResult
 
 NOT_FROM_A_SKETCH: Mapping[str, str] = {
     "facts": "The reference is a sketch, which holds no facts of acquisition or of patients to compare with.",
@@ -205,6 +205,8 @@ class AgainstSketch:
     def label_shift(self) -> LabelFrequencies:
         """Return the frequencies of findings, the site's scores being read as coarsely as the reference's."""
         found = estimate_frequencies(self._snapped())
+        if self.reference.sketch.kind == "export":
+            found = replace(found, labels=tuple(_untested(entry) for entry in found.labels))
         # Without an interval nothing shows that the images do not differ.
         return found if self.distance.mmd.low <= 0 else replace(found, doubt=LOOK_UNKNOWN)
 
@@ -254,6 +256,12 @@ def _refusal(reason: str) -> Callable[[Ask], Any]:
 def _by_label(found: Practice) -> Practice:
     """Return it without the plans for whole examinations, which take the labels of a patient together."""
     return replace(found, plans=())
+
+
+def _untested(entry: LabelFrequency) -> LabelFrequency:
+    """Return it without the test of its assumption: on an export's few cells that rejects too often."""
+    test = TestResult(entry.shift.misfit_test.statistic, math.nan)
+    return replace(entry, shift=replace(entry.shift, misfit_test=test, verdict="cannot be told"))
 
 
 def _compared_anew(cell: Cell, reference: Cell) -> Cell:

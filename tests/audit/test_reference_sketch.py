@@ -138,7 +138,9 @@ def test_an_audit_against_a_sketch(hospitals: tuple[Hospital, Hospital], kind: s
     assert not found.label_shift.doubt
     for entry in found.label_shift.labels:
         assert entry.truth is not None
-        assert entry.shift.misfit_test.p_value > 0.01
+        assert (
+            entry.shift.misfit_test.p_value > 0.01 if kind == "working" else math.isnan(entry.shift.misfit_test.p_value)
+        )
         assert abs(entry.shift.em.value - entry.truth.value) < 0.1
     thresholds = exact.deployed, case.inputs.deployed
     for label in LABELS:

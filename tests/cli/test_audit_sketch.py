@@ -35,8 +35,9 @@ def test_a_sketch_is_audited_against_and_no_canary_sings(
         assert done.code == 0, done.err
         result = done.json
         assert json.loads((tmp_path / kind / "audit.json").read_text()) == result
-        # So few patients make too few folds for a bound; and outliers pass by no score that needs no fit.
-        assert [verdict["verdict"] for verdict in result["verdicts"]] == ["not enough evidence"] * 2
+        # Folds of ten patients are too few here for a bound; and outliers pass by no score that needs no fit.
+        shift = {"working": "pass", "export": "not enough evidence"}[kind]
+        assert [verdict["verdict"] for verdict in result["verdicts"]] == [shift, "not enough evidence"]
         assert set(NOT_FROM_A_SKETCH) <= set(result["skipped"])
         assert result["counts"]["reference_images"] == 60
         assert result["counts"]["site_images"] == 50
