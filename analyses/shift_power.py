@@ -8,8 +8,8 @@ most .05.
 
 features: 16 dimensions, one to four images a patient (`Design` in tests/statistics/shift_simulation.py). The site's
 mean lies `severity` standard deviations away in one direction, or that share of its patients lies 4 away in another.
-phantoms: images through phantom-clip, balanced prevalences; the site's went
-through a gamma transform of that strength, or that share of its patients is from the portable scanner.
+phantoms: images through phantom-clip, balanced prevalences; the site's went through a gamma transform of that strength,
+or that share of its patients is from the portable scanner.
 """
 
 from __future__ import annotations
