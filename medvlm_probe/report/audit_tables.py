@@ -69,7 +69,7 @@ def _reread(value: Any) -> Sequence[Record]:
 
 def _reread_how(value: Any) -> Sequence[Record]:
     """Return one row: what was read again, or simulated."""
-    return [{"how": value["reread"]["how"]}] if value.get("reread") else []
+    return [{"how": value["reread"].get("how")}] if value.get("reread") else []
 
 
 def _left_out(value: Any) -> Sequence[Record]:
