@@ -213,6 +213,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("phantoms", "real"), default="phantoms")
     parser.add_argument("--blocks", type=int, default=1)
     parser.add_argument("--first-block", type=int, default=0)
+    parser.add_argument("--case", choices=tuple(RIGHT_VERDICT), help="run only these; the others stay as they are")
     parser.add_argument("--cache", type=Path, default=None)
     parser.add_argument("--images", default="", help="manifest of Indiana's images, for --part real")
     parser.add_argument("--model", default="phantom-clip")
@@ -228,15 +229,19 @@ def main() -> None:
                 pools = real_pools(block, model, arguments.images, arguments.cache)
             else:
                 pools = phantom_pools(block, model, Path(folder), arguments.cache)
-            for row in runs_of(pools, CASES[arguments.part], block, path):
+            for row in runs_of(pools, CASES[arguments.part], block, path, arguments.case):
                 append(path, row)
     summarise(path, "* And other patients." if arguments.part == "phantoms" else "* And other patients. Real images.")
 
 
-def runs_of(pools: Pools, cases: Sequence[Case], block: int, path: Path) -> Iterator[dict[str, object]]:
+def runs_of(
+    pools: Pools, cases: Sequence[Case], block: int, path: Path, only: str | None
+) -> Iterator[dict[str, object]]:
     """Yield the rows of one block's runs, without those that stand in the file already."""
     done = _done(path)
     for place, case in enumerate(cases):
+        if only not in (None, case.case):
+            continue
         started = time.perf_counter()
         for run in range(case.runs):
             front = {"block": block, "case": case.case, "transform": case.transform, "patients": case.patients}
