@@ -233,7 +233,7 @@ def without_space(
 ) -> tuple[bool, list[str]]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    options = options or f"size={int(2 ** chance.uniform(5, 9))}k"
+    options = options or f"size={int(2 ** chance.uniform(2, 7))}k"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
     try:
         ended = run(name, folder)

@@ -66,7 +66,7 @@ class Monitor:
 
     def __post_init__(self) -> None:
         header = self.records[0]
-        if header.get("kind") != HEADER or header.get("format") != FORMAT:
+        if not isinstance(header, Mapping) or header.get("kind") != HEADER or header.get("format") != FORMAT:
             raise InputError("The state is of another kind or version. Start a new one with another --state.")
         try:
             self._check()

@@ -66,7 +66,7 @@ def read_sketch(path: Path) -> Sketch:
         found = _sketch(header, arrays)
     except ProbeError as error:
         raise InputError(f"{path.name} cannot be used: {error}") from error
-    except (SafetensorError, ValueError, LookupError, TypeError) as error:
+    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise InputError(
             f"{path.name} is no sketch, or is cut off. Give a file that 'medvlm-probe sketch --out' wrote."
         ) from error
@@ -99,6 +99,8 @@ def _sketch(header: dict[str, Any], arrays: dict[str, Any]) -> Sketch:
             or (name in _COMPLETE and not np.isfinite(array).all())
         ):
             raise InputError(f"its array {name} of shape {array.shape} is not the finite one of shape {shapes[name]}.")
+        if name in _COUNTS and np.abs(np.nan_to_num(array)).max(initial=0.0) > _MOST_PEOPLE:
+            raise InputError(f"its array {name} counts more than {_MOST_PEOPLE:,} people.")
         found[name] = np.asarray(array, dtype=np.float64)
     return Sketch(
         plan,
@@ -110,6 +112,8 @@ def _sketch(header: dict[str, Any], arrays: dict[str, Any]) -> Sketch:
     )
 
 
+_MOST_PEOPLE = 10**8
+_COUNTS = ("fold_patients", "label_weights", "calls", "call_patients", "outlier_weights", "images")
 _COMPLETE = ("fold_patients", "fold_features", "fold_lengths", "embedding", "products")
 
 

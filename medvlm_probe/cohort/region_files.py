@@ -200,7 +200,7 @@ def _read_rle(path: Path, options: ReadOptions, *, relative: bool) -> DrawnFile:
     if label.isna().all():
         raise InputError(f"{path.name} does not say what its masks show. Name the label: kaggle-rle,label=NAME:FILE.")
     empty = runs.isna() | (runs == "-1")
-    whole = runs.str.fullmatch(r"\d+( +\d+)*").fillna(False).astype(bool)
+    whole = runs.str.fullmatch(r"\d{1,12}( +\d{1,12})*").fillna(False).astype(bool)
     reason = _first_reason(
         {
             "it names no image": image.isna(),

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL.Image import DecompressionBombError
 
 from medvlm_probe.cohort.importers.image_files import files_below
 from medvlm_probe.cohort.importers.left_out import skipped
 from medvlm_probe.cohort.region_files import Drawn, DrawnFile, ReadOptions
 from medvlm_probe.cohort.run_masks import RunMask, runs_of_pixels
 from medvlm_probe.errors import InputError
+
+_UNREADABLE = (OSError, SyntaxError, ValueError, MemoryError, DecompressionBombError)
 
 
 def read_mask_images(path: Path, options: ReadOptions) -> DrawnFile:
@@ -37,7 +40,7 @@ def read_mask_images(path: Path, options: ReadOptions) -> DrawnFile:
             image, label = (file, options.label) if options.label else (file, "")
         try:
             size = _size(path / file)
-        except (OSError, SyntaxError, ValueError):
+        except _UNREADABLE:
             bad.append((file, "it is no readable PNG"))
             continue
         drawn.append(Drawn(file, image, label, size, runs=_reader(path / file)))
@@ -60,7 +63,7 @@ def _reader(path: Path) -> Callable[[int, int], RunMask]:
             with Image.open(path, formats=["PNG"]) as image:
                 image.load()
                 grey = np.asarray(image.convert("L") if image.mode in ("RGB", "P", "1") else image)
-        except (OSError, SyntaxError, ValueError) as error:
+        except _UNREADABLE as error:
             raise InputError("it is no readable PNG") from error
         levels = np.unique(grey)
         if grey.ndim != 2 or len(levels) > 2 or (len(levels) == 2 and levels[0] != 0):
