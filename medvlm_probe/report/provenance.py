@@ -10,9 +10,9 @@ from medvlm_probe.report.cells import value_text
 from medvlm_probe.report.words import heading
 
 RECORD = (
-    "command", "started", "wall_seconds", "model", "cohort", "site", "reference", "reference_sketch", "images", "group", "seeds", "seed",
-    "device", "precision", "min_cosine_to_float32", "threads", "batch_size", "recipe", "policy", "prompts", "versions",
-    "platform",
+    "command", "started", "wall_seconds", "model", "cohort", "site", "reference", "reference_sketch", "images", "group",
+    "seeds", "seed", "device", "precision", "min_cosine_to_float32", "threads", "batch_size", "recipe", "policy",
+    "prompts", "versions", "platform",
 )  # fmt: skip
 """The fields of `run.json` that pages show; the configuration stays in the run, as it may name files."""
 
