@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvlm_probe.metrics.calibration_bins import Binning, bin_edges, bins_of
+from medvlm_probe.metrics.calibration_cells import CELLS_ABOVE
 from medvlm_probe.metrics.calibration_intervals import ResidualForm, total
-from medvlm_probe.metrics.calibration_kernel import kde_bandwidth, kernel_weights, smooth
+from medvlm_probe.metrics.calibration_kernel import kde_bandwidth, kernel_weights, kernel_weights_by_cell, smooth
 from medvlm_probe.types import FloatArray, IntArray
 
 KERNEL_POINTS = 96
@@ -47,17 +48,22 @@ def maximum_form(confidence: FloatArray, n_bins: int) -> ResidualForm:
 def kernel_form(confidence: FloatArray, points: int = KERNEL_POINTS) -> ResidualForm:
     """Return the kernel density's error, with its beta kernel and default bandwidth, at evenly spaced images."""
     at = evenly_spaced(confidence, points)
-    weights = kernel_weights(confidence, at, kde_bandwidth(confidence))
+    if len(confidence) > CELLS_ABOVE:
+        weights, cell = kernel_weights_by_cell(confidence, at, kde_bandwidth(confidence))
+        smoothed = weights @ np.bincount(cell, weights=confidence)
+    else:
+        weights, cell = kernel_weights(confidence, at, kde_bandwidth(confidence)), np.arange(len(confidence))
+        smoothed = weights @ confidence
     transposed = np.ascontiguousarray(weights.T)
 
     def matrix(rows: IntArray) -> NDArray[np.float64]:
-        return transposed[rows]
+        return transposed[cell[rows]]
 
     return ResidualForm(
         matrix=matrix,
         size=lambda x: np.asarray(np.abs(x).mean(axis=-1)),
         share=matrix,
-        offset=weights @ confidence - confidence[at],
+        offset=smoothed - confidence[at],
     )
 
 

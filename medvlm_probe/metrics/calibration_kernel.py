@@ -1,7 +1,8 @@
 """Calibration errors without bins: by kernel density (beta or Dirichlet kernels), and the smooth calibration error.
 
 Values are at least 0, smaller better, NaN for fewer than two images. Kernel densities take n^2 steps in blocks, so that
-memory stays small; `calibration_forms` has both at few points, for bands and intervals.
+memory stays small; the beta kernel's takes images by cells above `CELLS_ABOVE` of them, within 1e-5 of the same value.
+`calibration_forms` has both at few points, for bands and intervals.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import fft, special
 
 from medvlm_probe.errors import InputError
+from medvlm_probe.metrics.calibration_cells import CELLS_ABOVE, cells_of
 from medvlm_probe.metrics.calibration_outcomes import checked_probabilities, outcomes_of
-from medvlm_probe.types import FloatArray, IntArray
+from medvlm_probe.types import BoolArray, FloatArray, IntArray
 
 Kernel = Literal["beta", "dirichlet"]
 
@@ -69,6 +71,8 @@ def kde_calibration_error(
     else:
         p, targets = found.confidence[:, None], found.correct[:, None].astype(np.float64)
     h = kde_bandwidth(p) if bandwidth is None else bandwidth
+    if kernel == "beta" and n > CELLS_ABOVE:
+        return _error_by_cells(found.confidence, found.correct, h)
     gaps = np.concatenate(
         [np.abs(weights @ targets - p[rows]).sum(axis=1) for rows, weights in _weights(p, np.arange(n), h)]
     )
@@ -111,12 +115,8 @@ def _weights(p: FloatArray, at: IntArray, bandwidth: float) -> Iterator[tuple[In
 
     In logarithms the density of kernel i at j is linear in log p_j / bandwidth, so a block is one matrix product.
     """
-    if not bandwidth > 0:
-        raise InputError(f"Bandwidth {bandwidth:g}: expected above 0.")
-    full = np.concatenate([p, 1 - p], axis=1) if p.shape[1] == 1 else p
-    inside = np.clip(full, EDGE, 1 - EDGE)
-    alpha = inside / bandwidth
-    normaliser = special.gammaln(alpha + 1).sum(axis=1) - special.gammaln(alpha.sum(axis=1) + alpha.shape[1])
+    inside = _inside(p)
+    alpha, normaliser = _kernels(inside, bandwidth)
     logs = np.log(inside)
     step = max(1, _NUMBERS_AT_ONCE // len(p))
     for start in range(0, len(at), step):
@@ -128,6 +128,57 @@ def _weights(p: FloatArray, at: IntArray, bandwidth: float) -> Iterator[tuple[In
         weights = np.exp(exponent, out=exponent)
         weights /= weights.sum(axis=1, keepdims=True)
         yield rows, weights
+
+
+def _inside(p: FloatArray) -> NDArray[np.float64]:
+    """Return distributions (n, K) of p (n, K), or of P(y = 1) (n, 1), away from 0 and 1."""
+    return np.clip(np.concatenate([p, 1 - p], axis=1) if p.shape[1] == 1 else p, EDGE, 1 - EDGE)
+
+
+def _kernels(inside: FloatArray, bandwidth: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the kernels' parameters less 1, (n, K), and the logarithms of what normalises them, (n,)."""
+    if not bandwidth > 0:
+        raise InputError(f"Bandwidth {bandwidth:g}: expected above 0.")
+    alpha = inside / bandwidth
+    return alpha, special.gammaln(alpha + 1).sum(axis=1) - special.gammaln(alpha.sum(axis=1) + alpha.shape[1])
+
+
+def _error_by_cells(confidence: FloatArray, correct: BoolArray, bandwidth: float) -> float:
+    """Return the beta kernel's error with every image at the mean of its cell, itself left out still."""
+    cells = cells_of(confidence)
+    hits = cells.sums(correct)
+    inside = _inside(cells.mean[:, None])
+    alpha, normaliser = _kernels(inside, bandwidth)
+    gaps = 0.0
+    step = max(1, _NUMBERS_AT_ONCE // len(cells))
+    for start in range(0, len(cells), step):
+        rows = np.arange(start, min(start + step, len(cells)))
+        own = np.arange(len(rows)), rows
+        exponent = np.log(inside[rows]) @ alpha.T - normaliser
+        # A lone image sees none of its cell; else the largest exponent could be its own, and all others vanish.
+        exponent[own] = np.where(cells.counts[rows] > 1, exponent[own], -np.inf)
+        weights = np.exp(exponent - exponent.max(axis=1, keepdims=True))
+        near, itself = weights @ hits, weights[own]
+        others = weights @ cells.counts - itself
+        right = np.abs((near - itself) / others - cells.mean[rows])
+        wrong = np.abs(near / others - cells.mean[rows])
+        gaps += float(hits[rows] @ right + (cells.counts[rows] - hits[rows]) @ wrong)
+    return gaps / len(confidence)
+
+
+def kernel_weights_by_cell(
+    confidence: FloatArray, at: IntArray, bandwidth: float
+) -> tuple[NDArray[np.float64], IntArray]:
+    """Return what an image of each cell weighs in the kernel regression at images `at`, (m, K), and the cells, (n,).
+
+    As `kernel_weights` for many images: they lie at their cells' means, and the image itself is not left out, one among
+    the thousands that a kernel holds.
+    """
+    cells = cells_of(confidence)
+    alpha, normaliser = _kernels(_inside(cells.mean[:, None]), bandwidth)
+    exponent = np.log(_inside(confidence[at, None])) @ alpha.T - normaliser
+    weights = np.exp(exponent - exponent.max(axis=1, keepdims=True))
+    return weights / (weights @ cells.counts)[:, None], cells.of
 
 
 def _legacy(confidence: FloatArray, correct: FloatArray) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medvlm_probe.metrics.calibration_bins import Binning, answers, bin_edges, bins_of
-from medvlm_probe.metrics.calibration_null import calibrated_outcomes, within_group_correlation
+from medvlm_probe.metrics.calibration_null import calibrated_uniforms, within_group_correlation
 from medvlm_probe.metrics.calibration_outcomes import outcomes_of
 from medvlm_probe.metrics.permutation import null_band
 from medvlm_probe.metrics.proportions import proportion_bounds
@@ -76,8 +76,12 @@ def reliability_bins(
     bins = bins_of(c, edges)
     size = len(edges) + 1
     n = np.bincount(bins, minlength=size)
-    if draws is None and rng is not None and len(c):
-        draws = calibrated_outcomes(c, own, 1000, within_group_correlation(c, y, own), rng)
+    drawn = None
+    if draws is not None:
+        drawn = _hits(draws, bins, size)
+    elif rng is not None and len(c):
+        blocks = calibrated_uniforms(own, 1000, within_group_correlation(c, y, own), rng)
+        drawn = np.concatenate([_hits(u < c, bins, size) for u in blocks])
     blank = np.full((6, size), np.nan)
     mean, frequency, low, high, band_low, band_high = blank
     groups_in = np.zeros(size, dtype=np.int64)
@@ -89,11 +93,16 @@ def reliability_bins(
         groups_in[b] = len(counts)
         mean[b], frequency[b] = c[inside].mean(), y[inside].mean()
         low[b], high[b] = proportion_bounds(hits, counts)
-        if draws is not None:
-            band = null_band(draws[:, inside].mean(axis=1))
+        if drawn is not None:
+            band = null_band(drawn[:, b] / n[b])
             band_low[b], band_high[b] = band.low, band.high
     outer = np.concatenate([[0.0], edges, [1.0]])
     return ReliabilityBins(outer[:-1], outer[1:], n, groups_in, mean, frequency, low, high, band_low, band_high)
+
+
+def _hits(outcomes: BoolArray, bins: IntArray, size: int) -> NDArray[np.float64]:
+    """Return how many outcomes of each row (B, n) came true in each bin, (B, size)."""
+    return np.stack([np.bincount(bins, weights=row, minlength=size) for row in outcomes])
 
 
 def confidence_histogram(
