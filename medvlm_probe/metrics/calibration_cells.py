@@ -54,7 +54,8 @@ def cells_of(confidence: FloatArray, edges: Sequence[float] | FloatArray = ()) -
         confidence: in [0, 1], (n,), at least one.
         edges: no cell reaches across one; they belong to the cell above them.
     """
-    angle = np.linspace(*np.arcsin(np.sqrt([confidence.min(), confidence.max()])), N_CELLS + 1)[1:-1]
+    first, last = (float(np.arcsin(np.sqrt(p))) for p in (confidence.min(), confidence.max()))
+    angle = np.linspace(first, last, N_CELLS + 1)[1:-1]
     inner = np.unique(np.concatenate([np.sin(angle) ** 2, np.asarray(edges, dtype=np.float64)]))
     order = np.argsort(confidence, kind="stable")
     ordered = confidence[order]

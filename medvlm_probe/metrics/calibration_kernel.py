@@ -139,7 +139,7 @@ def _kernels(inside: FloatArray, bandwidth: float) -> tuple[NDArray[np.float64],
     """Return the kernels' parameters less 1, (n, K), and the logarithms of what normalises them, (n,)."""
     if not bandwidth > 0:
         raise InputError(f"Bandwidth {bandwidth:g}: expected above 0.")
-    alpha = inside / bandwidth
+    alpha = np.asarray(inside / bandwidth, dtype=np.float64)
     return alpha, special.gammaln(alpha + 1).sum(axis=1) - special.gammaln(alpha.sum(axis=1) + alpha.shape[1])
 
 

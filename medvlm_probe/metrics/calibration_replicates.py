@@ -52,7 +52,7 @@ def _of_outcomes(problem: Problem) -> Callable[[BoolArray], Columns]:
     def by_row(coefficients: FloatArray) -> NDArray[np.float64]:
         """Return what an outcome adds, (n,), or by cell the mean over its expected outcomes, (K,)."""
         if cells is None:
-            return coefficients
+            return np.asarray(coefficients, dtype=np.float64)
         expected = np.maximum(c, np.finfo(np.float64).tiny)
         return cells.sums(expected * coefficients) / cells.sums(expected)
 
@@ -75,7 +75,8 @@ def _of_outcomes(problem: Problem) -> Callable[[BoolArray], Columns]:
         "brier": np.array([c @ c]),
         "nll": np.array([log_loss(1 - c).sum()]),
     }
-    stacked = np.concatenate(list(linear.values()), axis=1).astype(np.float32 if cells is None else np.float64)
+    precision: type[np.floating] = np.float32 if cells is None else np.float64
+    stacked: NDArray[np.floating] = np.concatenate(list(linear.values()), axis=1).astype(precision)
     constant = np.concatenate(list(constants.values()))
     columns = np.cumsum([0, *(part.shape[1] for part in linear.values())])
     order = np.argsort(-confidence, kind="stable")
@@ -83,7 +84,9 @@ def _of_outcomes(problem: Problem) -> Callable[[BoolArray], Columns]:
     counts = np.diff(np.r_[-1, ends])
 
     def values(outcomes: BoolArray) -> Columns:
-        hits = outcomes.astype(np.float32) if cells is None else np.stack([cells.sums(row) for row in outcomes])
+        hits: NDArray[np.floating] = (
+            outcomes.astype(np.float32) if cells is None else np.stack([cells.sums(row) for row in outcomes])
+        )
         sums = hits @ stacked + constant
         part = {name: sums[:, columns[k] : columns[k + 1]] for k, name in enumerate(linear)}
         single = {name: part[name][:, 0] for name in linear if name not in forms}

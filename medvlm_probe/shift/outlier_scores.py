@@ -23,6 +23,9 @@ BLOCK_ROWS = 2048
 
 NEIGHBOURS = 10
 
+MOST_NEIGHBOURS_AMONG = 10_000
+"""`knn` takes the nearest of at most so many reference images, evenly drawn from more: its cost is then linear."""
+
 Array = NDArray[np.float64]
 
 
@@ -67,7 +70,7 @@ class FittedOutlierScore:
     Attributes:
         name: of `METHODS`.
         needs: the fields of `OutlierInputs` that it looks at.
-        n_reference: images it was fitted on; 0 where the method learns nothing.
+        n_reference: images it was fitted on, after what `knn` leaves out; 0 where the method learns nothing.
         score_rows: scores of the rows given, larger = more outlying.
     """
 
@@ -89,12 +92,16 @@ class FittedOutlierScore:
 
 @dataclass(frozen=True)
 class OutlierMethod:
-    """One entry of the registry: what it needs, how it is fitted (inputs, classes, options), where it comes from."""
+    """One entry of the registry: what it needs, how it is fitted (inputs, classes, options), where it comes from.
+
+    Of more reference images than `at_most` so many are drawn, the same ones each time.
+    """
 
     needs: tuple[str, ...]
     fit: Callable[..., ScoreRows]
     learns: bool
     source: str
+    at_most: int | None = None
 
 
 def fit_outlier_score(
@@ -123,6 +130,9 @@ def fit_outlier_score(
     if codes.shape != (len(checked),):
         raise InputError(f"Classes of shape {codes.shape} do not fit {len(checked):,} reference images.")
     codes = np.unique(codes, return_inverse=True)[1]
+    if method.at_most is not None and len(checked) > method.at_most:
+        drawn = np.sort(np.random.default_rng(0).choice(len(checked), method.at_most, replace=False))
+        checked, codes = checked.rows(drawn), codes[drawn]
     return FittedOutlierScore(
         name, method.needs, len(checked) if method.learns else 0, method.fit(checked, codes, **options)
     )
@@ -277,7 +287,11 @@ METHODS: dict[str, OutlierMethod] = {
         "Ren et al. 2021: less the distance to all images; sees only directions that part classes, 0 for one class",
     ),
     "knn": OutlierMethod(
-        ("embeddings",), _fit_neighbours, True, "Sun et al. 2022: distance of normalised vectors to the k-th nearest"
+        ("embeddings",),
+        _fit_neighbours,
+        True,
+        "Sun et al. 2022: distance of normalised vectors to the k-th nearest (of a sample, as there, of many)",
+        at_most=MOST_NEIGHBOURS_AMONG,
     ),
     "residual": OutlierMethod(
         ("embeddings",), _fit_residual, True, "Wang et al. 2022: length outside the principal space about the origin"
