@@ -22,6 +22,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 RESULT = PROJECT / "figures" / "benchmarks" / "table.json"
 NAMES = (
     "embed_throughput",
+    "model_busy",
     "performance_metrics",
     "mmd",
     "kde_calibration",

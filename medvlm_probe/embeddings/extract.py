@@ -151,8 +151,8 @@ def embed(
     """Return the embeddings of a cohort's images, in the order of its rows.
 
     Images are told apart by content: what the cache holds is not computed again, and copies are computed once. Work is
-    done in shards, fixed lists of images not yet stored; a killed run loses the shard in progress, and a rerun ends
-    with the same bytes at equal device, precision, batch size, shard size and threads.
+    done in shards, fixed lists of images not yet stored; a killed run loses the shard in the model and the one being
+    written, and a rerun ends with the same bytes at equal device, precision, batch size, shard size and threads.
 
     Args:
         cohort: the images.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -109,6 +110,8 @@ def embed_shards(
 ) -> int:
     """Compute and publish shards in order; those that another process published meanwhile are passed over.
 
+    A shard is written while the model is busy with the next one. Each is written before the one after it is.
+
     Args:
         shards: name to fixed list of images.
         store: where they go.
@@ -138,8 +141,7 @@ def embed_shards(
 
         show(0)
         try:
-            for name, vectors, failed in _computed(left, store, encoder, batch_size, show):
-                store.publish([item.key for item in left[name]], vectors, failed)
+            _publish_all(_computed(left, store, encoder, batch_size, show), left, store)
             return batch_size
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
@@ -162,6 +164,22 @@ def out_of_memory(error: BaseException) -> bool:
 def no_memory(batch_size: int) -> DeviceError:
     """Return the error for a batch that does not fit."""
     return DeviceError(f"Out of memory at a batch size of {batch_size}. Give a smaller --batch-size, or --device cpu.")
+
+
+def _publish_all(
+    computed: Iterable[tuple[str, NDArray[np.float32], dict[str, str]]],
+    shards: Mapping[str, Sequence[Item]],
+    store: EmbeddingStore,
+) -> None:
+    """Publish shards as they come, one at a time, in a thread of its own; nothing is left to write at the end."""
+    with ThreadPoolExecutor(1, "publish") as writer:
+        writing: Future[None] | None = None
+        for name, vectors, failed in computed:
+            if writing is not None:
+                writing.result()
+            writing = writer.submit(store.publish, [item.key for item in shards[name]], vectors, failed)
+        if writing is not None:
+            writing.result()
 
 
 def _computed(
