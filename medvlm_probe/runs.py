@@ -11,7 +11,7 @@ import platform
 import re
 import secrets
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -165,12 +165,18 @@ class RunFolder:
     config: Mapping[str, Any]
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
-    def write_provenance(self, facts: Mapping[str, Any]) -> None:
+    def write_provenance(self, facts: Mapping[str, Any], files: Sequence[Path] = ()) -> None:
         """Write `run.json`: the command, configuration, versions and machine, with `facts` of this run.
 
         Args:
             facts: fingerprints, seeds, threads, precision, counts used and given, seconds by step.
+            files: what this run wrote into the folder. Of what an earlier run of the same command listed there, the
+                rest is removed: it would be read as part of this one.
         """
+        names = sorted({path.name for path in files})
+        if names:
+            self._forget_earlier(names)
+            facts = {**facts, "files": names}
         record = {
             "command": self.command,
             "config": dict(self.config),
@@ -181,6 +187,18 @@ class RunFolder:
             **facts,
         }
         write_json(self.path / "run.json", record)
+
+    def _forget_earlier(self, names: Sequence[str]) -> None:
+        try:
+            earlier = parse_json((self.path / "run.json").read_bytes())
+        except (OSError, ValueError):
+            return
+        listed = earlier.get("files") if isinstance(earlier, dict) and earlier.get("command") == self.command else None
+        for name in listed if isinstance(listed, list) else ():
+            if isinstance(name, str) and Path(name).name == name and name not in names:
+                path = self.path / name
+                if path.is_file():
+                    path.unlink()
 
 
 def open_run(command: str, config: Mapping[str, Any], out: Path | None = None) -> RunFolder:

@@ -73,6 +73,28 @@ def test_run_folder_is_named_by_its_configuration(tmp_path: Path, monkeypatch: p
     assert record["seeds"] == {"permutation": 0}
 
 
+def test_what_an_earlier_run_wrote_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.svg", "mine.csv"):
+        (tmp_path / name).write_text(name)
+    run = runs.open_run("audit", {}, tmp_path)
+    run.write_provenance({}, files=[tmp_path / "a.csv", tmp_path / "b.svg"])
+    assert json.loads((tmp_path / "run.json").read_text())["files"] == ["a.csv", "b.svg"]
+    run.write_provenance({}, files=[tmp_path / "a.csv"])
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "mine.csv", "run.json"}
+    runs.open_run("embed-dist", {}, tmp_path).write_provenance({}, files=[tmp_path / "c.csv"])
+    assert (tmp_path / "a.csv").exists()
+
+
+@pytest.mark.parametrize("listed", [["../kept.csv"], ["."], "kept.csv", [3], {"kept.csv": 1}])
+def test_an_earlier_record_removes_nothing_elsewhere(tmp_path: Path, listed: object) -> None:
+    (tmp_path / "kept.csv").write_text("")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps({"command": "audit", "files": listed}))
+    runs.open_run("audit", {}, folder).write_provenance({}, files=[folder / "a.csv"])
+    assert (tmp_path / "kept.csv").exists()
+
+
 def test_out_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("")
     with pytest.raises(StoreError, match="--out"):

@@ -134,6 +134,5 @@ class AuditEvidence:
             "words": dict(self.words),
             "counts": dict(self.counts),
             "notes": list(self.notes),
-            "seconds": {name: round(value, 2) for name, value in self.seconds.items()},
             "provenance": dict(provenance),
         }

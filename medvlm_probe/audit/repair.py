@@ -94,7 +94,6 @@ class Repair:
             "outcomes": [outcome.to_json() for outcome in self.outcomes],
             "left_out": dict(self.left_out),
             "reread": self.reread.to_json() if self.reread else None,
-            "seconds": round(self.seconds, 1),
         }
 
 

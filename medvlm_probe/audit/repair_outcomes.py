@@ -76,7 +76,6 @@ class Outcome:
             "p_value": finite_or_none(self.p_value),
             "p_adjusted": finite_or_none(self.p_adjusted),
             "helps": self.helps,
-            "seconds": round(self.seconds, 1),
         }
 
 

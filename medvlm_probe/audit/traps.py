@@ -131,7 +131,7 @@ def _children(inputs: AuditInputs, childlike: Childlike | None) -> list[Trap]:
         known = (
             f"{100 * (before < CHILD_YEARS).mean():.0f} % at the reference"
             if len(before)
-            else "ages are not given there"
+            else "the reference gives no ages"
         )
         few = people(inputs.site.groups[ages[1] < CHILD_YEARS]) < FEWEST_PEOPLE
         if share >= CHILD_SHARE and not few:

@@ -80,7 +80,6 @@ class Why:
             "largest_auroc_changes": _largest(self.sensitivity),
             "n_images": self.n_images,
             "n_computed": self.n_computed,
-            "seconds": round(self.seconds, 1),
         }
 
 

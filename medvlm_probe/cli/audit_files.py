@@ -24,7 +24,6 @@ LISTED = 50
 """Most unusual images that the list names."""
 
 
-
 @dataclass(frozen=True)
 class Written:
     """The result as JSON, and the files written."""
@@ -89,8 +88,9 @@ def write_audit(
     for name, svg in figures.items():
         paths.append(run.path / f"{name}.svg")
         write_bytes_atomically(paths[-1], svg.encode())
-    paths.append(_page(run.path, result, figures))
-    run.write_provenance({**provenance, "seconds": dict(found.seconds)})
+    seconds = {name: round(value, 2) for name, value in found.seconds.items()}
+    paths.append(_page(run.path, result | {"seconds": seconds}, figures))
+    run.write_provenance({**provenance, "seconds": seconds}, files=paths)
     forget_parts(run.path)
     return Written(result, [*paths, run.path / "run.json"])
 

@@ -93,6 +93,8 @@ def _read(folder: Path) -> Run:
             f"'{folder}' is a run of '{command}', which has no page. Pages show: {', '.join([AUDIT, *RUNS])}."
         )
     result = _json(folder / f"{command}.json", folder)
+    if command == AUDIT:
+        result["seconds"] = record.get("seconds", {})  # times are of a run, not of its results
     try:
         figures = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.svg"))}
     except (OSError, UnicodeDecodeError) as error:

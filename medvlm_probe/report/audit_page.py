@@ -73,8 +73,8 @@ def audit_page(
 
     Args:
         result: the JSON of the audit (`AuditEvidence.to_json`), as `audit.json` holds it, and where they are known
-            `cards`: title to a data card or model card. Questions that this version does not know are shown after
-            the others.
+            `cards`: title to a data card or model card, and `seconds`: question to its time. Questions that this
+            version does not know are shown after the others.
         figures: name to SVG. A figure belongs to the question whose key its name begins with.
         title: of the page.
         small_cells: show counts under ten people; None where all images are phantoms, who are nobody.

@@ -146,7 +146,7 @@ def _corrected_rows(
     rows = [_row(setting.name, "corrected", metric, estimate) for metric, estimate in estimates.items()]
     apart = sum(entry.energy_distance.p_adjusted < 0.05 for entry in distances)
     measured = sum(math.isfinite(entry.ratio.value) for entry in distances)
-    counted = {"labels_apart": float(apart), "labels_measured": float(measured), "seconds": setting.seconds}
+    counted = {"labels_apart": float(apart), "labels_measured": float(measured)}
     return rows + [_plain(setting.name, "corrected", metric, value) for metric, value in counted.items()]
 
 

@@ -24,6 +24,7 @@ WORDS: dict[str, str] = {
     "brier": "Brier score ↓",
     "brier_gain": "Brier score gained",
     "bright_share": "Share of white pixels",
+    "contrast": "Spread of greys",
     "calibration_confidence": "Confidence less accuracy, by label",
     "centre": "Centre",
     "chosen_on_images": "Reference images that choices are made on",

@@ -25,7 +25,6 @@ A research artefact, made by `medvlm-probe fine-tune`. Not a medical device: do 
 | text tower | as in the base; the image tower has moved, so **scores by text prompts mean little** |
 | head | `head.json`, `head.safetensors`: logits from {space} embeddings |
 | precision | {precision} products, float32 weights |
-| seconds | {seconds:,.0f} |
 
 ## Trained on
 
@@ -79,7 +78,6 @@ def tuned_card(tuned: FineTuned, facts: CardFacts) -> str:
         n_labels=len(tuned.head.labels),
         space={"l2": "L2-normalised", "raw": "raw"}[tuned.head.space],
         precision=tuned.precision,
-        seconds=tuned.seconds,
         trained_on="\n".join(f"- {_words(data)}" for data in facts.trained_on),
         cohort=facts.cohort,
         train_from=facts.roles["train_from"],
