@@ -15,6 +15,9 @@
 - The variants `png/v1:percentile-A-B` stretch grey images: of the stored values, the percentile A becomes 0 and B 255,
   in a straight line and clipped, in place of the high byte (and a dark 16-bit image is not refused). Colour is left as
   it is.
+- The recipe `jpeg/draft/v1` differs in JPEGs alone: they are decoded at a half, a quarter or an eighth of their width
+  and height, the smallest that leaves both sides at least 512 pixels, by dropping frequencies. That is several times
+  faster, and gives nearly, not exactly, what decoding and then shrinking gives.
 """
 
 from __future__ import annotations
@@ -75,13 +78,19 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise ImageError("too_small", f"The image has {size}; each side needs at least {MIN_SIDE}.")
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS, percentiles: tuple[float, float] | None = None) -> Image.Image:
-    """Return the image in mode "L" or "RGB", 8 bit, at its stored width and height.
+def decode(
+    data: bytes,
+    max_pixels: int = MAX_PIXELS,
+    percentiles: tuple[float, float] | None = None,
+    draft_side: int | None = None,
+) -> Image.Image:
+    """Return the image in mode "L" or "RGB", 8 bit, at its stored width and height unless a `draft_side` is given.
 
     Args:
         data: the file's bytes.
         max_pixels: the largest width x height that is decoded.
         percentiles: the ends, 0 to 100, that grey images are stretched between; None stretches nothing.
+        draft_side: JPEGs are decoded as small as leaves both sides at least so long.
 
     Raises:
         ImageError: the file is not usable; `reason` is a key of `images.REASONS`.
@@ -92,7 +101,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, percentiles: tuple[float, 
         check_whole(data, header)
     else:
         check_tiff_whole(data, tiff)
-    stored = _decoded(data, header, tiff)
+    stored = _decoded(data, header, tiff, draft_side)
     is_grey = header.channels == 1 and stored.mode != "P"
     image = _grey(stored, header, percentiles) if is_grey else _colour(stored, header)
     if percentiles is not None and header.bits < 16 and image.mode == "L":
@@ -106,7 +115,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, percentiles: tuple[float, 
     return ImageChops.invert(image) if tiff is not None and tiff.inverted else image
 
 
-def _decoded(data: bytes, header: ImageHeader, tiff: TiffHeader | None) -> Image.Image:
+def _decoded(data: bytes, header: ImageHeader, tiff: TiffHeader | None, draft_side: int | None) -> Image.Image:
     # The decoder's own class: no other format can be reached, and Pillow's process-wide pixel limit, which only
     # Image.open applies, cannot warn or fail below the limit that was checked against the header.
     image: Image.Image
@@ -117,6 +126,8 @@ def _decoded(data: bytes, header: ImageHeader, tiff: TiffHeader | None) -> Image
             image = PngImagePlugin.PngImageFile(io.BytesIO(data))
         else:
             image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+            if draft_side is not None:
+                image.draft(None, (draft_side, draft_side))
         image.load()
     except _DECODER_ERRORS as error:
         reason = "truncated" if "truncated" in str(error) else "decode_failed"

@@ -14,7 +14,8 @@ from medvlm_probe.errors import unknown_name
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PNG, DICOM = "png/v1", "dicom/v1"
+PNG, DICOM, JPEG_DRAFT = "png/v1", "dicom/v1", "jpeg/draft/v1"
+DRAFT_SIDE = 512
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 
@@ -27,12 +28,14 @@ class Recipe:
         dicom: whether DICOM files are read, besides PNG, JPEG and TIFF.
         window: which window of a DICOM file is shown; 0 is the full range of its stored bits.
         percentiles: the ends, 0 to 100, that grey images are stretched between; None stretches nothing.
+        draft_side: JPEGs are decoded as small as leaves both sides at least so long; None: as they are stored.
     """
 
     name: str
     dicom: bool
     window: int = 1
     percentiles: tuple[float, float] | None = None
+    draft_side: int | None = None
 
 
 RECIPES: dict[str, Recipe] = {
@@ -46,9 +49,11 @@ RECIPES: dict[str, Recipe] = {
         Recipe(f"{DICOM}:full-range", dicom=True, window=0),
         Recipe(f"{DICOM}:percentile-0.5-99.5", dicom=True, percentiles=(0.5, 99.5)),
         Recipe(f"{DICOM}:percentile-2-98", dicom=True, percentiles=(2, 98)),
+        Recipe(JPEG_DRAFT, dicom=False, draft_side=DRAFT_SIDE),
     )
 }
-"""Every recipe that reads files. Those behind a colon are for comparison with the one before it."""
+"""Every recipe that reads files. Those behind a colon are for comparison with the one before it; `jpeg/draft/v1` is
+png/v1 for large JPEGs in a hurry, taken only where a data card asks for it."""
 
 
 def recipe_named(name: str) -> Recipe:
@@ -88,4 +93,4 @@ def decode(data: bytes, recipe: Recipe, max_pixels: int) -> Image:
 
         rendering = dicom_recipe.Rendering(recipe.window, recipe.percentiles)
         return dicom_recipe.decode(data, max_pixels, rendering)
-    return png_recipe.decode(data, max_pixels, recipe.percentiles)
+    return png_recipe.decode(data, max_pixels, recipe.percentiles, recipe.draft_side)

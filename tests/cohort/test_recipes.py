@@ -52,6 +52,7 @@ def test_recipe_names() -> None:
         "dicom/v1:full-range",
         "dicom/v1:percentile-0.5-99.5",
         "dicom/v1:percentile-2-98",
+        "jpeg/draft/v1",
     }
     for name, recipe in RECIPES.items():
         _, _, ends = name.partition("percentile-")
@@ -127,3 +128,30 @@ def test_exported_dicom_phantoms_look_like_the_phantoms(recipe: str, tmp_path: P
         assert np.corrcoef(drawn.ravel(), found.ravel())[0, 1] > 0.98
         if recipe == "dicom/v1":
             assert np.abs(found.astype(int) - drawn).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize(
+    ("size", "small"),
+    [((511, 4000), (511, 4000)), ((1023, 2000), (1023, 2000)), ((1024, 1300), (512, 650)), ((2100, 4500), (525, 1125))],
+)
+def test_drafts_keep_both_sides_at_512(
+    tmp_path: Path, size: tuple[int, int], small: tuple[int, int], mode: str, rng: np.random.Generator
+) -> None:
+    coarse = rng.integers(0, 256, (size[1] // 50, size[0] // 50, 3), dtype=np.uint8)
+    picture = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).convert(mode)
+    picture.save(tmp_path / "a.jpg", quality=95)
+    picture.save(tmp_path / "a.png")
+    files = ("a.jpg", "a.png")
+    whole, draft = FileImages(tmp_path, files), FileImages(tmp_path, files, recipe="jpeg/draft/v1")
+    assert (draft.read(0).size, draft.read(0).mode) == (small, mode)
+    assert draft.read(1).tobytes() == whole.read(1).tobytes()
+    assert (draft.header(0).width, draft.header(0).height) == size
+    shrunk = whole.read(0).resize(small, Image.Resampling.BOX)
+    assert np.abs(np.asarray(draft.read(0)).astype(int) - np.asarray(shrunk)).mean() < 1.0
+    assert (draft.read(0).tobytes() == whole.read(0).tobytes()) == (size == small)
+
+
+def test_drafts_are_taken_only_when_a_card_asks() -> None:
+    assert recipe_for(["a.jpg", "b.jpeg"]) == "png/v1"
+    assert parse_card("---\nname: a\nrecipe: jpeg/draft/v1\n---\n", "card").recipe == "jpeg/draft/v1"
