@@ -20,11 +20,11 @@ def product_rate(size: int = 1024, repeats: int = 15, *, clock: Callable[[], flo
     return 2 * size**3 / _median_seconds(lambda: a @ b.T, repeats, clock)
 
 
-def memory_rate(repeats: int = 7) -> float:
+def memory_rate(repeats: int = 7, *, clock: Callable[[], float] = time.perf_counter) -> float:
     """Return how many bytes of an array beyond the caches one thread reads a second."""
     values = np.ones(1 << 26, dtype=np.float32)
     values.sum()
-    return values.nbytes / _median_seconds(values.sum, repeats, time.perf_counter)
+    return values.nbytes / _median_seconds(values.sum, repeats, clock)
 
 
 def _median_seconds(task: Callable[[], object], repeats: int, clock: Callable[[], float]) -> float:

@@ -2,10 +2,12 @@
 
     python -m benchmarks.scaling [--sizes N ...] [--tasks NAME ...] [--limit-seconds S] [--limit-gib G]
 
-Each task runs at each size in a process of its own, with its memory limited, and is left out at larger sizes once it has
-run out of time. Beside each stands the floor: the matrix products that it needs at the machine's measured rate, or the
-bytes of its inputs at the rate of memory, whichever is more. Two thirds of the images share a patient with another one.
-Writes figures/benchmarks/scaling.csv and scaling.svg.
+Each task runs at each size in a process of its own, with its memory limited. Beside each stands the floor: the matrix
+products that it needs at the machine's measured rate, or the bytes of its inputs at the rate of memory, whichever is
+more. Two thirds of the images share a patient with another one; the site of the two-sample tests is a shifted one, so
+that none of them stops early. Sizes at which a task ran out of time, and larger ones, are extrapolated from its two
+largest sizes, by the power of n with which its largest part grows, and marked in the column `extrapolated`.
+Writes figures/benchmarks/scaling.csv, in which the rows of other tasks and sizes stay, and scaling.svg.
 """
 
 from __future__ import annotations
@@ -79,12 +81,6 @@ def performance(d: Data) -> None:
     label_performance(d.y, d.logits, d.groups, label_names=LABELS, thresholds=dict.fromkeys(LABELS, 0.0))
 
 
-def ranking(d: Data) -> None:
-    from medvlm_probe.metrics.ranking import ranking_estimates
-
-    ranking_estimates(d.y, d.logits, d.groups)
-
-
 def bootstrap(d: Data) -> None:
     from medvlm_probe.metrics.bootstrap_performance import performance_replicates, replicate_weights
 
@@ -103,7 +99,9 @@ def shift(d: Data) -> None:
     from medvlm_probe.shift.shift_tests import test_shift
 
     first, second = d.halves
-    test_shift(d.x[first], d.x[second], d.groups[first], d.groups[second], rng=np.random.default_rng(0))
+    site = d.x[second].copy()
+    site[:, :50] += 1
+    test_shift(d.x[first], site, d.groups[first], d.groups[second], rng=np.random.default_rng(0))
 
 
 def outliers(d: Data) -> None:
@@ -135,22 +133,51 @@ def projection(d: Data) -> None:
 
 @dataclass(frozen=True)
 class Task:
-    """What is timed, with the floating-point operations of the matrix products that it cannot do without."""
+    """What is timed.
+
+    Attributes:
+        run: the analysis.
+        products: floating-point operations of the matrix products that it cannot do without, of n.
+        words: for the figure.
+        power: of n, with which the part grows that is largest in the end.
+        since: the number of images from which it does so, a cap being reached.
+    """
 
     run: Callable[[Data], None]
     products: Callable[[int], float]
     words: str
+    power: int = 1
+    since: int = 0
+
+
+def shift_products(n: int) -> float:
+    """Return the operations of five permutation tests: two kernels, discriminants, covariances of 64 directions."""
+    from medvlm_probe.shift.mmd import EXACT_GROUPS, N_FREQUENCIES
+    from medvlm_probe.shift.shift_tests import MANY_GROUPS, N_PERMUTATIONS, PERMUTATIONS_OF_MANY
+
+    groups = 2 * n / 3
+    exact = min(groups, EXACT_GROUPS)
+    mmd = 2 * groups * (groups if groups <= EXACT_GROUPS else 2 * N_FREQUENCIES)
+    one = mmd + 2 * exact**2 + 2 * (groups + n) * DIMENSIONS + 2 * groups * 64 * 65 / 2
+    return one * (N_PERMUTATIONS if groups <= MANY_GROUPS else PERMUTATIONS_OF_MANY)
+
+
+def outlier_products(n: int) -> float:
+    """Return the operations of the neighbours of three quarters of the images among the rest, and of rotations."""
+    from medvlm_probe.shift.outlier_scores import MOST_NEIGHBOURS_AMONG
+
+    return 2 * 0.75 * n * DIMENSIONS * (min(n / 4, MOST_NEIGHBOURS_AMONG) + 4 * DIMENSIONS)
 
 
 TASKS: dict[str, Task] = {
-    "distances": Task(distances, lambda n: n * n * DIMENSIONS, "class distances, purity, silhouette, permutations"),
-    "crowding": Task(crowded, lambda n: n * n * DIMENSIONS, "crowding among nearest neighbours"),
-    "performance": Task(performance, lambda _: 0.0, "recall, AUROC and kin by label, with intervals"),
-    "bootstrap": Task(bootstrap, lambda _: 0.0, "1,000 bootstraps of every metric"),
-    "calibration": Task(calibration, lambda _: 0.0, "every calibration metric, bands and intervals"),
-    "shift": Task(shift, lambda _: 0.0, "five two-sample tests"),
-    "outliers": Task(outliers, lambda n: 2 * n / 4 * 3 * n / 4 * DIMENSIONS, "every outlier score"),
-    "probe": Task(probe, lambda _: 0.0, "linear probes of 14 labels"),
+    "distances": Task(distances, lambda n: n * n * DIMENSIONS, "class distances and purity", power=2),
+    "crowding": Task(crowded, lambda n: n * n * DIMENSIONS, "crowding of labels", power=2),
+    "shift": Task(shift, shift_products, "five two-sample tests", since=75_000),
+    "outliers": Task(outliers, outlier_products, "nine outlier scores", since=40_000),
+    "calibration": Task(calibration, lambda _: 0.0, "every calibration metric", since=20_000),
+    "bootstrap": Task(bootstrap, lambda _: 0.0, "1,000 bootstraps"),
+    "performance": Task(performance, lambda _: 0.0, "recall, AUROC, intervals"),
+    "probe": Task(probe, lambda n: 2 * n * DIMENSIONS**2, "linear probes"),
     "projection": Task(projection, lambda n: 2 * n * DIMENSIONS**2, "principal components"),
 }
 
@@ -182,12 +209,12 @@ def run(sizes: list[int], names: list[str], limit_seconds: float, limit_gib: flo
     """Return a row for each task and size; `outcome` says `done`, or why there is no number."""
     from benchmarks.machine import memory_rate, product_rate
 
-    products, memory = product_rate(), memory_rate()
+    products, memory = product_rate(clock=time.process_time), memory_rate(clock=time.process_time)
     rows: list[dict[str, Any]] = []
     for name in names:
         for n in sizes:
             floor = max(TASKS[name].products(n) / products, n * (DIMENSIONS * 4 + 2 * 8 * len(LABELS)) / memory)
-            row: dict[str, Any] = {"task": name, "n": n, "floor_seconds": floor}
+            row: dict[str, Any] = {"task": name, "n": n, "floor_seconds": floor, "extrapolated": False}
             command = [sys.executable, "-m", "benchmarks.scaling", "--one", name, str(n), str(limit_gib)]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, timeout=limit_seconds)
@@ -199,14 +226,46 @@ def run(sizes: list[int], names: list[str], limit_seconds: float, limit_gib: flo
                 row["outcome"], said = f"over {limit_seconds:g} s", ""
             rows.append(row)
             print(row, *said, file=sys.stderr, flush=True)
-            if row["outcome"] != "done":
-                break
     return pd.DataFrame(rows)
+
+
+NUMBERS = ("seconds", "processor_seconds", "extra_gib", "peak_gib")
+
+
+def joined(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of both tables, the new ones in place of old ones of their task and size, in order."""
+    table = pd.concat([old, new]).drop_duplicates(["task", "n"], keep="last")
+    place = table["task"].map({name: k for k, name in enumerate(TASKS)})
+    return table.assign(place=place).sort_values(["place", "n"]).drop(columns="place").reset_index(drop=True)
+
+
+def extrapolated(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with numbers where a task ran out of time, from its two largest sizes; memory grows with n.
+
+    Where only one size lies beyond the task's cap, in proportion to it.
+    """
+    table = table.copy()
+    for name, rows in table.groupby("task", sort=False):
+        task = TASKS[str(name)]
+        done = rows[(rows["outcome"] == "done") & (rows["n"] >= task.since)].tail(2)
+        for index, row in rows[rows["outcome"].str.startswith("over")].iterrows():
+            if not len(done) or row["n"] < done["n"].max():
+                continue
+            for column in NUMBERS:
+                sizes = done["n"].to_numpy(float) ** (task.power if column.endswith("seconds") else 1)
+                known = done[column].to_numpy()
+                if len(done) == 1:
+                    sizes, known = np.append(0.0, sizes), np.append(0.0, known)
+                slope = (known[1] - known[0]) / (sizes[1] - sizes[0])
+                size = float(row["n"]) ** (task.power if column.endswith("seconds") else 1)
+                table.loc[index, column] = known[1] + slope * (size - sizes[1])
+            table.loc[index, "extrapolated"] = True
+    return table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES))
+    parser.add_argument("--sizes", nargs="*", type=int, default=list(SIZES), help="none: draw what is there")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--limit-seconds", type=float, default=3_600.0, help="of one task at one size")
     parser.add_argument("--limit-gib", type=float, default=24.0, help="of memory of one task")
@@ -217,9 +276,16 @@ def main() -> None:
         name, n, limit_gib = given.one
         print(json.dumps(measured(name, int(n), float(limit_gib))))
         return
-    table = run(given.sizes, given.tasks, given.limit_seconds, given.limit_gib)
+    from benchmarks.scaling_figure import draw
+    from medvlm_probe.plots.style import figure_bytes
+
+    found = run(given.sizes, given.tasks, given.limit_seconds, given.limit_gib)
+    before = [pd.read_csv(given.out)] if given.out.is_file() else []
+    table = extrapolated(joined(pd.concat(before), found) if before else found)
     print(table.to_string(index=False))
     table.to_csv(given.out, index=False, float_format="%.4g", lineterminator="\n")
+    words = {name: task.words for name, task in TASKS.items()}
+    given.out.with_suffix(".svg").write_bytes(figure_bytes(draw(table, words), "svg"))
 
 
 if __name__ == "__main__":
