@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from medvlm_probe.cohort.images import REASONS, FileImages
-from medvlm_probe.errors import ImageError
+from medvlm_probe.errors import ImageError, visible
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def reason_of(root: Path, path: str) -> str:
     for method in (source.content_key, source.read, source.read_with_key):
         with pytest.raises(ImageError) as caught:
             method(0)
-        assert str(caught.value).startswith(f"{path}: ")
+        assert str(caught.value).startswith(f"{visible(path)}: ")
         assert str(root) not in str(caught.value)
     assert caught.value.reason in REASONS
     return caught.value.reason
