@@ -228,6 +228,8 @@ def measure(quick: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary).resolve()
         names = write_formats(folder, height, width)
+        stored = [(folder / name).read_bytes() for name in names.values() if name.endswith(".dcm")]
+        assert len({recipes.decode(data, RECIPE, MAX_PIXELS).tobytes() for data in stored}) == 1
         table = [{"format": kind, **steps(folder, name, transform, repeats)} for kind, name in names.items()]
         workers = [
             {"format": kind, **by_workers(folder, name, n, 1 if quick else 5)}
