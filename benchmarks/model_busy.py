@@ -4,11 +4,11 @@
 
 Sleeping leaves the cores to decoding, as work on a GPU does; as on CUDA, two batches are decoded ahead. Decoding must
 be able to keep up: how long it takes an image with all threads and nothing beside is measured first, in wall time with
-whatever else the machine does, and the model sleeps twice as long, at least 1 ms. A GPU with more cores beside it is
-the same case at another scale.
+whatever else the machine does, and the model sleeps four times as long, at least 1 ms, so that decoding keeps up even
+while others take most of the cores. A GPU with more cores beside it is the same case at another scale.
 
 Ours is the whole call with an empty cache: hashing, the check against float32, decoding, the model, publishing. Instead
-stands the loop that decodes a batch and then calls the model, on one image of four. The floor is the model's own time
+stands the loop that decodes a batch and then calls the model, on one image of eight. The floor is the model's own time
 without the check; floor over ours is the share of the wall time in which the model did what it was there for. Beside it
 stands the share from the first batch to the last, as in a cohort so large that the start does not count. Both ways must
 give the same bytes. Writes figures/benchmarks/model_busy.json.
@@ -46,10 +46,10 @@ from medvlm_probe.models.image_transform import EvalTransform, build_transform
 RESULT = Path(__file__).resolve().parents[1] / "figures" / "benchmarks" / "model_busy.json"
 BATCH_SIZE = 64
 AHEAD = 2
-SLOWER = 2.0
+SLOWER = 4.0
 BUSY = 0.95
 DIFFERENT = 64
-EVERY = 4
+EVERY = 8
 """The loop is run on one image of so many, and its time multiplied."""
 
 
