@@ -65,7 +65,7 @@ class Monitor:
     records: tuple[Mapping[str, Any], ...]
 
     def __post_init__(self) -> None:
-        header = self.records[0]
+        header: object = self.records[0]
         if not isinstance(header, Mapping) or header.get("kind") != HEADER or header.get("format") != FORMAT:
             raise InputError("The state is of another kind or version. Start a new one with another --state.")
         try:
