@@ -5,8 +5,8 @@
 Each task runs at each size in a process of its own, with its memory limited. Beside each stands the floor: the matrix
 products that it needs at the machine's measured rate, or the bytes of its inputs at the rate of memory, whichever is
 more. Two thirds of the images share a patient with another one; the site of the two-sample tests is a shifted one, so
-that none of them stops early. Sizes at which a task ran out of time, and larger ones, are extrapolated from its two
-largest sizes, by the power of n with which its largest part grows, and marked in the column `extrapolated`.
+that none of them stops early. Sizes at which a task ran out of time are extrapolated from its three largest sizes, and
+marked in the column `extrapolated`.
 Writes figures/benchmarks/scaling.csv, in which the rows of other tasks and sizes stay, and scaling.svg.
 """
 
@@ -229,7 +229,7 @@ def run(sizes: list[int], names: list[str], limit_seconds: float, limit_gib: flo
     return pd.DataFrame(rows)
 
 
-NUMBERS = ("seconds", "processor_seconds", "extra_gib", "peak_gib")
+NUMBERS = ("processor_seconds", "extra_gib", "peak_gib")
 
 
 def joined(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
@@ -240,27 +240,36 @@ def joined(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
 
 
 def extrapolated(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with numbers where a task ran out of time, from its two largest sizes; memory grows with n.
+    """Return the table with numbers where a task ran out of time, by a fit to its three largest sizes.
 
-    Where only one size lies beyond the task's cap, in proportion to it.
+    Processor time is the floor, a constant, a part in proportion to n and, for tasks that compare all pairs, one to
+    n^2, none below 0; memory is a constant and a part in proportion to n. Where only one size lies beyond a task's cap,
+    everything is in proportion to it.
     """
     table = table.copy()
     for name, rows in table.groupby("task", sort=False):
         task = TASKS[str(name)]
-        done = rows[(rows["outcome"] == "done") & (rows["n"] >= task.since)].tail(2)
+        done = rows[(rows["outcome"] == "done") & (rows["n"] >= task.since)].tail(3)
         for index, row in rows[rows["outcome"].str.startswith("over")].iterrows():
             if not len(done) or row["n"] < done["n"].max():
                 continue
             for column in NUMBERS:
-                sizes = done["n"].to_numpy(float) ** (task.power if column.endswith("seconds") else 1)
-                known = done[column].to_numpy()
-                if len(done) == 1:
-                    sizes, known = np.append(0.0, sizes), np.append(0.0, known)
-                slope = (known[1] - known[0]) / (sizes[1] - sizes[0])
-                size = float(row["n"]) ** (task.power if column.endswith("seconds") else 1)
-                table.loc[index, column] = known[1] + slope * (size - sizes[1])
+                timed = column == "processor_seconds"
+                below, floor = (done["floor_seconds"], row["floor_seconds"]) if timed else (0.0, 0.0)
+                beyond = _fitted(done["n"], done[column] - below, float(row["n"]), task.power if timed else 1)
+                table.loc[index, column] = floor + beyond
             table.loc[index, "extrapolated"] = True
     return table
+
+
+def _fitted(sizes: pd.Series, values: pd.Series, at: float, power: int) -> float:
+    from scipy.optimize import nnls
+
+    powers = np.arange(power + 1) if len(sizes) > 1 else np.array([power])
+    known = values.to_numpy(float)
+    # Each equation over its value: sizes then count alike.
+    basis = (sizes.to_numpy(float)[:, None] / at) ** powers / known[:, None]
+    return float(nnls(basis, np.ones(len(known)))[0].sum())
 
 
 def main() -> None:
