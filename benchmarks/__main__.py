@@ -35,6 +35,7 @@ NAMES = (
     "help_time",
 )
 BEGIN, END = "<!-- benchmarks: written by python -m benchmarks --readme -->", "<!-- end of benchmarks -->"
+SCALE_BEGIN, SCALE_END = "<!-- scale: written by python -m benchmarks --readme -->", "<!-- end of scale -->"
 
 
 def run(names: list[str], quick: bool) -> dict[str, Any]:
@@ -64,12 +65,22 @@ def readme_block() -> str:
     return f"{BEGIN}\n{markdown(rows)}\n\nMeasured in one process on {on}.\n{END}"
 
 
+def scale_block() -> str:
+    """Return the README's paragraphs on large cohorts, from what `benchmarks.distributed_embed` measured last."""
+    from benchmarks.distributed_embed import RESULT as MEASURED
+    from benchmarks.distributed_embed import scale_text
+
+    return f"{SCALE_BEGIN}\n{scale_text(json.loads(MEASURED.read_text())).strip()}\n{SCALE_END}"
+
+
 def write_readme(path: Path) -> None:
-    """Replace the README's table by the one that was written last."""
+    """Replace the README's table and its paragraphs on large cohorts by those measured last."""
     words = path.read_text()
-    before, _, rest = words.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    path.write_text(before + readme_block() + after)
+    for begin, end, block in ((BEGIN, END, readme_block), (SCALE_BEGIN, SCALE_END, scale_block)):
+        before, _, rest = words.partition(begin)
+        _, _, after = rest.partition(end)
+        words = before + block() + after
+    path.write_text(words)
 
 
 def main() -> None:
