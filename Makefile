@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check docs clean
 
 demo: .venv/demo
 	$(BIN)/medvlm-probe embed-dist --label cardiomegaly
@@ -14,6 +14,9 @@ check: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: .venv/docs
+	$(BIN)/pdoc --docformat google --output-directory site medvlm_probe
+
 .venv/demo: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable .
@@ -23,5 +26,9 @@ check: .venv/dev
 	$(BIN)/pip install --quiet --editable '.[dev,dicom]'
 	touch .venv/dev
 
+.venv/docs: .venv/demo
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	touch .venv/docs
+
 clean:
-	rm -rf .venv runs build dist
+	rm -rf .venv runs build dist site

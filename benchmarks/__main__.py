@@ -1,8 +1,9 @@
 """Every speed claim in one table: `python -m benchmarks [--quick] [--only NAME ...] [--readme]`.
 
-Runs each benchmark in this process, ours beside what a user would pick instead, and writes the table to
-figures/benchmarks/table.json and table.svg. `--readme` puts the table that was written last into the README, and
-measures nothing. With `--quick` sizes are small, to see that all of it runs, and nothing is written.
+Runs each benchmark in this process, ours beside what a user would pick instead, and writes its rows into
+figures/benchmarks/table.json as they come, then table.svg; `--only` leaves the others' rows as they are. `--readme`
+puts the table that was written last into the README, and measures nothing. With `--quick` sizes are small, to see that
+all of it runs, and nothing is written.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -38,31 +40,44 @@ BEGIN, END = "<!-- benchmarks: written by python -m benchmarks --readme -->", "<
 SCALE_BEGIN, SCALE_END = "<!-- scale: written by python -m benchmarks --readme -->", "<!-- end of scale -->"
 
 
-def run(names: list[str], quick: bool) -> dict[str, Any]:
-    """Return machine and rows; each benchmark's rows are said on stderr as they come."""
-    from benchmarks.machine import machine_facts
-
-    facts, rows = machine_facts(), []
+def run(names: Sequence[str], quick: bool, keep: Callable[[str, list[Row]], None]) -> list[Row]:
+    """Return all rows; each benchmark's are handed to `keep` and said on stderr as they come."""
+    rows: list[Row] = []
     for name in names:
         print(f"benchmarks.{name} ...", file=sys.stderr, flush=True)
         started = time.perf_counter()
-        found = import_module(f"benchmarks.{name}").rows(quick)
+        found: list[Row] = import_module(f"benchmarks.{name}").rows(quick)
         print(f"{text(found)}\n{time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
-        rows += [asdict(row) for row in found]
-    return {"machine": facts, "rows": rows}
+        keep(name, found)
+        rows += found
+    return rows
+
+
+def write_rows(name: str, rows: Sequence[Row]) -> None:
+    """Put a benchmark's rows into the table in place of its earlier ones, with the machine."""
+    from benchmarks.machine import machine_facts
+
+    rows_by_name = json.loads(RESULT.read_text())["rows"] if RESULT.exists() else {}
+    rows_by_name[name] = [asdict(row) for row in rows]
+    found = {
+        "machine": machine_facts(),
+        "rows": {known: rows_by_name[known] for known in NAMES if known in rows_by_name},
+    }
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def read_rows() -> tuple[dict[str, Any], list[Row]]:
-    """Return machine and rows of the table that was written last."""
+    """Return machine and rows of the table as it was written last."""
     found = json.loads(RESULT.read_text())
-    return found["machine"], [Row(**row) for row in found["rows"]]
+    return found["machine"], [Row(**row) for rows in found["rows"].values() for row in rows]
 
 
 def readme_block() -> str:
     """Return the README's table, with the machine that it was measured on."""
     machine, rows = read_rows()
     on = f"{machine['cores']} cores ({machine['processor']}), torch {machine['torch']}, numpy {machine['numpy']}"
-    return f"{BEGIN}\n{markdown(rows)}\n\nMeasured in one process on {on}.\n{END}"
+    return f"{BEGIN}\n{markdown(rows)}\n\nBoth sides of a row were measured in one process, in turn, on {on}.\n{END}"
 
 
 def scale_block() -> str:
@@ -92,16 +107,13 @@ def main() -> None:
     if given.readme:
         write_readme(PROJECT / "README.md")
         return
-    found = run(given.only or list(NAMES), given.quick)
-    rows = [Row(**row) for row in found["rows"]]
+    rows = run(given.only or NAMES, given.quick, (lambda *_: None) if given.quick else write_rows)
     print(text(rows))
-    if not given.quick and not given.only:
+    if not given.quick:
         from benchmarks.figure import draw
         from medvlm_probe.plots.style import figure_bytes
 
-        RESULT.parent.mkdir(parents=True, exist_ok=True)
-        RESULT.write_text(json.dumps(found, indent=2) + "\n")
-        RESULT.with_suffix(".svg").write_bytes(figure_bytes(draw(rows), "svg"))
+        RESULT.with_suffix(".svg").write_bytes(figure_bytes(draw(read_rows()[1]), "svg"))
 
 
 if __name__ == "__main__":
