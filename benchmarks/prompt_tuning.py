@@ -300,8 +300,12 @@ def measure(sizes: Sizes) -> tuple[dict[str, Any], list[LossRow]]:
 
 
 def rows(quick: bool) -> list[Row]:
-    """Return the rows of one run and of the sweep; the sweep's floor is the embedding of its images."""
-    found, _ = measure(QUICK if quick else Sizes(repeats=1))
+    """Return the rows of one run and of the sweep."""
+    return rows_of(measure(QUICK if quick else Sizes(repeats=1))[0])
+
+
+def rows_of(found: dict[str, Any]) -> list[Row]:
+    """Return the rows of what was measured; the sweep's floor is the embedding of its images."""
     one, many, sizes = found["one_run"], found["sweep"], found["sizes"]
     fast, spent = many["precision"], many["our_seconds"]
     agreement = f"{many['largest_loss_difference']:.0e} of a loss, same views"
