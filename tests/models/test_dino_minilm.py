@@ -132,7 +132,7 @@ def test_readmes_aurocs_come_out_again(
     table = pd.DataFrame(ours).pivot(index="label", columns="kind", values="auroc").loc[printed["label"]]
     difference = (table - printed.set_index("label")[["pair", "ensemble"]]).abs()
     # The table was printed to two decimals; with few positives a single swapped pair of ranks is already visible.
-    allowed = printed.set_index("label")["pos"].map(lambda pos: 0.008 if pos >= 50 else 0.03)
+    allowed = printed.set_index("label")["pos"].map(lambda pos: 0.006 if pos >= 50 else 0.025)
     assert (difference.lt(allowed, axis=0)).all(axis=None), f"{table}\n{difference}"
     assert table["pair"].mean() == pytest.approx(0.697, abs=0.002)
     assert table["ensemble"].mean() == pytest.approx(0.703, abs=0.002)
