@@ -99,5 +99,6 @@ def weighted_remainder(
         remaining=means[1] - means[0],
         remaining_by_group=by_group - ratio.slope_by_group @ moved,
         shares_by_group=np.zeros((len(by_group), 1)),
+        class_means=means[0][None],
         n_reference_groups=len(np.unique(reference_groups)),
     )

@@ -56,8 +56,7 @@ class LabelShift:
             [0, 1] (Kolmogorov-Smirnov).
         misfit_test: of the squared distance, integrated; the null is that the site is such a mixture.
         verdict: `cannot be told` where sensitivity + specificity may be 1; `assumption does not hold` where the test
-            refutes it at .05; else `usable`. A mixture that fits does not prove label shift; and at sites of 60
-            patients near a prevalence of 0 true mixtures are refuted in up to 17 % (figures/label_shift).
+            refutes it at .05; else `usable`. A mixture that fits does not prove label shift.
     """
 
     reference: Estimate

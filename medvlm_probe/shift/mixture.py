@@ -19,6 +19,8 @@ from medvlm_probe.metrics.permutation import permutation_p_value
 from medvlm_probe.types import FloatArray, IntArray, TestResult
 
 N_DRAWS = 999
+EDGE = 5.0
+"""Standard errors from 0 within which a share may be drawn beyond the edge of the simplex."""
 
 Array = NDArray[np.float64]
 
@@ -32,8 +34,10 @@ class MixtureFit:
         raw_shares: as the moments give them, summing to 1, perhaps outside [0, 1], (K,).
         condition_number: of the matrix of class means of the moments; infinite where they do not tell the classes.
         remaining: site's mean of each feature less the mixture's, (M,).
-        remaining_by_group: what each group of either side contributes to its error, (G, M).
+        remaining_by_group: what each group of either side contributes to its error where `raw_shares` lie on the
+            simplex, (G, M).
         shares_by_group: what each contributes to the error of `raw_shares`, (G, K).
+        class_means: of each feature at the reference, (K, M).
         n_reference_groups: the first rows of both.
     """
 
@@ -43,6 +47,7 @@ class MixtureFit:
     remaining: Array
     remaining_by_group: Array
     shares_by_group: Array
+    class_means: Array
     n_reference_groups: int
 
     @property
@@ -95,7 +100,7 @@ def fit_mixture(
     inverse, condition = _inverse(matrix)
     raw = inverse @ np.asarray(site_moments, dtype=np.float64).mean(axis=0)
     raw = raw / raw.sum() if abs(raw.sum()) > 1e-9 else np.full(n_classes, 1 / n_classes)
-    shares = np.maximum(raw, 0.0) / np.maximum(raw, 0.0).sum()
+    shares = _on_simplex(raw)
 
     weights = shares[codes] / counts[codes] * _inflation(codes, own)
     lead_reference = group_sums((reference_moments - matrix.T[codes]) * weights[:, None], own)
@@ -111,6 +116,7 @@ def fit_mixture(
         remaining=of_site.mean(axis=0) - shares @ class_means,
         remaining_by_group=feature_groups,
         shares_by_group=share_groups,
+        class_means=class_means,
         n_reference_groups=len(lead_reference),
     )
 
@@ -121,7 +127,8 @@ def remaining_test(
     """Test whether what remains exceeds what two samples of such groups leave by chance.
 
     The statistic is the weighted sum of squared remaining differences; its null draws are those of the groups'
-    contributions under standard normal multipliers.
+    contributions under standard normal multipliers. Where shares may lie at the edge of the simplex, draws are put back
+    onto it as the shares themselves were: there what remains is no longer linear in the groups.
 
     Args:
         fit: of `fit_mixture`, with features.
@@ -133,13 +140,35 @@ def remaining_test(
     """
     n_features = len(fit.remaining)
     weights = np.full(n_features, 1 / max(n_features, 1)) if feature_weights is None else np.asarray(feature_weights)
+    scales = np.sqrt(weights)
     statistic = float(fit.remaining**2 @ weights)
-    scaled = fit.remaining_by_group * np.sqrt(weights)
-    # Squared lengths of normal vectors with this covariance: chi-squared numbers, weighed by its eigenvalues.
-    products = scaled.T @ scaled if n_features <= len(scaled) else scaled @ scaled.T
-    eigenvalues = np.clip(np.linalg.eigvalsh(products), 0.0, None)
-    null = rng.standard_normal((n_draws, len(eigenvalues))) ** 2 @ eigenvalues
+    scaled = fit.remaining_by_group * scales
+    if (fit.shares > EDGE * np.sqrt(fit.share_variances)).all():
+        # Squared lengths of normal vectors with this covariance: chi-squared numbers, weighed by its eigenvalues.
+        products = scaled.T @ scaled if n_features <= len(scaled) else scaled @ scaled.T
+        eigenvalues = np.clip(np.linalg.eigvalsh(products), 0.0, None)
+        null = rng.standard_normal((n_draws, len(eigenvalues))) ** 2 @ eigenvalues
+    else:
+        draws = _normal_draws(np.concatenate([scaled, fit.shares_by_group], axis=1), n_draws, rng)
+        raw = fit.shares + draws[:, n_features:]
+        left = draws[:, :n_features] + (raw - _on_simplex(raw)) @ (fit.class_means * scales)
+        null = (left**2).sum(axis=1)
     return TestResult(statistic, permutation_p_value(statistic, null))
+
+
+def _normal_draws(contributions: Array, n_draws: int, rng: np.random.Generator) -> Array:
+    """Return sums of contributions (G, M) under standard normal multipliers, (n_draws, M)."""
+    if contributions.shape[1] > len(contributions):
+        return np.asarray(rng.standard_normal((n_draws, len(contributions))) @ contributions)
+    values, vectors = np.linalg.eigh(contributions.T @ contributions)
+    roots = vectors * np.sqrt(np.clip(values, 0.0, None))
+    return np.asarray(rng.standard_normal((n_draws, len(values))) @ roots.T)
+
+
+def _on_simplex(raw: Array) -> Array:
+    """Return shares without negative ones, summing to 1, (..., K)."""
+    kept = np.maximum(raw, 0.0)
+    return np.asarray(kept / kept.sum(axis=-1, keepdims=True))
 
 
 def _inverse(matrix: Array) -> tuple[Array, float]:
