@@ -59,7 +59,7 @@ class Row:
 def cells(row: Row) -> tuple[str, ...]:
     """Return a row's words under `HEADINGS`."""
     faster, floor = row.times_faster, row.times_the_floor
-    promised = f"{row.bar:g} x" if row.bar is not None else f"{row.limit:g} s" if row.limit is not None else ""
+    promised = f"{row.bar:g} x" if row.bar is not None else f"{row.limit:.3g} s" if row.limit is not None else ""
     return (
         row.task,
         row.size,

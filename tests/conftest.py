@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,28 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[1]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the slow tests, so that no process ends alone with one of them."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give each process slow modules to begin with, so that none ends alone with one of them.
+
+    Processes that steal work begin with equal shares of the order in which tests were collected.
+    """
+    n = int(getattr(config, "workerinput", {}).get("workercount", 1))
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    fast = [item for item in items if not item.get_closest_marker("slow")]
+    modules = list(dict.fromkeys(item.path for item in slow))
+    order: list[pytest.Item] = []
+    for share in range(n):
+        order += [item for item in slow if modules.index(item.path) % n == share]
+        end = len(items) * (share + 1) // n
+        order += [fast.pop(0) for _ in range(min(max(end - len(order), 0), len(fast)))]
+    items[:] = order + fast
+
+
+@pytest.fixture(scope="session")
+def pasted_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all documents and processes, as a reader who pastes every command would have."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "pasted_cache"
 
 
 @pytest.fixture

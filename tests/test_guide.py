@@ -2,49 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import re
 import runpy
-import shlex
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from pasted import POLICY_FAILED, run_line
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 GUIDE = sorted((DOCS / "guide").glob("*.md"))
 STEP = re.compile(r"(?:<!-- file: (?P<file>\S+) -->\n)?```(?P<kind>\w+)\n(?P<body>.*?)```", flags=re.DOTALL)
-POLICY_FAILED = 3
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for all pages, as a reader who pastes everything would have."""
-    base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "guide_cache"
-
-
-def run_line(line: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Run a command in this process, and return how it ended."""
-    from medvlm_probe.cli.main import main
-
-    monkeypatch.setattr(sys, "argv", shlex.split(line))
-    code: Any = 0
-    try:
-        main()
-    except SystemExit as end:
-        code = end.code or 0
-    return int(code)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", GUIDE, ids=lambda page: page.stem)
 def test_commands_work_as_pasted(
-    page: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: Path,
+    tmp_path: Path,
+    pasted_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("MEDVLM_PROBE_CACHE", str(cache))
+    monkeypatch.setenv("MEDVLM_PROBE_CACHE", str(pasted_cache))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user"))
     monkeypatch.chdir(tmp_path)
     for step in STEP.finditer(page.read_text()):

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from pasted import POLICY_FAILED, run_line
 
 PROJECT = Path(__file__).resolve().parents[1]
 README = (PROJECT / "README.md").read_text()
 BLOCKS = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
-POLICY_FAILED = 3
-SCRIPT = Path(sys.executable).parent / "medvlm-probe"
 
 
 def test_the_three_jobs_are_there() -> None:
@@ -23,23 +18,24 @@ def test_the_three_jobs_are_there() -> None:
     assert all(line.startswith("medvlm-probe ") for block in BLOCKS for line in block.splitlines())
 
 
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for all of a run's processes, as a reader who pastes everything would have."""
-    base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "readme_cache"
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(BLOCKS)), ids=["researcher", "author", "hospital"])
-def test_commands_work_as_pasted(number: int, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MEDVLM_PROBE_CACHE", str(cache))
+def test_commands_work_as_pasted(
+    number: int,
+    tmp_path: Path,
+    pasted_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MEDVLM_PROBE_CACHE", str(pasted_cache))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user"))
+    monkeypatch.chdir(tmp_path)
     for line in BLOCKS[number].splitlines():
-        done = subprocess.run([str(SCRIPT), *shlex.split(line)[1:]], cwd=tmp_path, capture_output=True, text=True)
+        code = run_line(line, monkeypatch)
+        printed = capsys.readouterr()
         expected = POLICY_FAILED if line.startswith("medvlm-probe audit") else 0
-        assert done.returncode == expected, f"{line}\n{done.stderr}"
-        assert (done.stdout + done.stderr).strip()
+        assert code == expected, f"{line}\n{printed.err}"
+        assert (printed.out + printed.err).strip()
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#:]+)\)", README))

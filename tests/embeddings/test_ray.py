@@ -104,6 +104,10 @@ def killed(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             driver.kill()
             driver.wait()
             driver.stdout.close()
+        # The whole machine went down: Ray's own agents would look for the driver for another minute.
+        for pid in family:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         while any(Path(f"/proc/{pid}").exists() for pid in family):
             time.sleep(0.1)
         yield cache, Path(temporary)
