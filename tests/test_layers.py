@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "medvlm_probe"
 LEAVES = {"types", "errors"}
 TOOLS = {"metrics", "shift"} | LEAVES
 CHAIN: list[set[str]] = [
+    {"__main__"},
     {"cli"},
     {"audit", "report"},
     {"saliency"},

@@ -89,6 +89,11 @@ def test_version(run: Run) -> None:
     assert run("--version").out.strip() == f"medvlm-probe {__version__}"
 
 
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "medvlm_probe", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, f"medvlm-probe {__version__}")
+
+
 def test_unknown_command_is_bad_usage(run: Run) -> None:
     assert run("embed-dits").code == 2
 
