@@ -16,7 +16,8 @@ or are another phantom site's. Rows that stand in the file are not run again. `o
 test that knows the densities of both classes, and that a patient's images share their label, sees the change of
 prevalence: no test can do better.
 
-The constants of `shift/identification*.py` were chosen on other draws (seed 99 and pool seed 7001).
+The constants of `shift/identification*.py` were chosen on other draws (seed 99, pool seed 7001, and
+`analyses/label_direction_moves.py`).
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ from medvlm_probe.shift.identification import ShiftIdentification, identify_shif
 
 FIGURES = Path(__file__).resolve().parents[1] / "figures" / "shift_identification"
 NAMES = ("none", "prevalence", "covariate", "both")
-LABELS = ("pleural_effusion", "lung_lesion")
+HARD = "lung_lesion"
+LABELS = ("pleural_effusion", HARD)
 ALTERED = ("gamma/v1@2", "noise/v1@2000", "resolution/v1@96")
 OTHER_SITE = "community"
 SIZES = ((300, 200), (600, 400))
-PHANTOM_SIZE = (300, 200)
 POOL_SEED = 7003
 DESCRIPTION = ("injected", "severity", "label", "evidence", "reference_patients", "site_patients", "runs")
 
@@ -108,7 +109,8 @@ def phantom_designs() -> list[Design]:
     shifts = [("none", "", 0.2, "plain"), ("prevalence", ".20 to .40", 0.4, "plain")]
     shifts += [("covariate", move, 0.2, move) for move in moves]
     shifts += [("both", f".20 to .40, {move}", 0.4, move) for move in moves]
-    return [Design(*shift, PHANTOM_SIZE, label=label) for label in LABELS for shift in shifts]
+    settings = [(label, SIZES[0]) for label in LABELS] + [(HARD, SIZES[1])]
+    return [Design(*shift, size, label=label) for label, size in settings for shift in shifts]
 
 
 def phantom_pool(path: Path, n_patients: int, seed: int) -> dict[str, np.ndarray]:
@@ -287,7 +289,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--part", choices=("features", "phantoms", "oracle", "figure"), default="features")
     parser.add_argument("--seed", type=int, default=1, help="of the runs")
-    parser.add_argument("--patients", type=int, default=1500, help="phantoms of the reference site in the pool")
+    parser.add_argument("--patients", type=int, default=3600, help="phantoms of the reference site in the pool")
     parser.add_argument("--pool-seed", type=int, default=POOL_SEED)
     parser.add_argument(
         "--pool", type=Path, help="file that keeps the pool's embeddings; left out: the temporary folder"

@@ -149,7 +149,8 @@ def identify_shift(
         positive,
         scores,
         move,
-        share_deviation=math.sqrt(float((_of_reference(scored, positive, own) ** 2).sum())),
+        reference_error=math.sqrt(float((scored.shares_by_group[: scored.n_reference_groups, 1] ** 2).sum())),
+        difference_error=math.sqrt(float((_of_reference(scored, positive, own) ** 2).sum())),
         design_effect=_design_effect(by_scores[1], other),
     )
     ratio = fit_density_ratio(parts.reference, parts.site, own, other)

@@ -23,13 +23,18 @@ from medvlm_probe.shift.identification_parts import Discriminant, components, st
 from medvlm_probe.shift.mixture import group_sums
 from medvlm_probe.types import BoolArray, FloatArray, IntArray
 
-WIDER = 1.25
-"""By so much a label's own direction may move further than the others, on the safe side: for ten phantom findings under
-five acquisition transforms the measured ratio is 1.0 (root mean square; finding by finding .3 to 1.9)."""
+MOVE = 1.0
+"""By how much a label's own direction may move (standard deviation), as a multiple of the others' root mean square: on
+the safe side of .7, measured for 13 phantom findings under 16 acquisition transforms (finding by finding .2 to 1.2;
+`analyses/label_direction_moves.py`)."""
 
-GAP_CHANGE = 0.25
-"""Relative change of the distance between the classes for a move of one standard deviation: .26 in the same study (root
-mean square; findings an AUROC of .8 or more, all transforms but a faint one)."""
+GAP_CHANGE = 0.45
+"""Relative change of the distance between the classes for a move of one standard deviation: root mean square in the
+same study."""
+
+STRETCH = 2.0
+"""By how much each class may be stretched along the label's direction otherwise than the others are on average, as a
+multiple of how much those differ: root mean square in the same study."""
 
 BIN = 0.1
 BANDWIDTH = 0.3
@@ -122,7 +127,13 @@ class MovedPrevalence:
 
 
 def prevalence_despite_move(
-    positive: BoolArray, scores: Discriminant, move: LookMove, *, share_deviation: float, design_effect: float
+    positive: BoolArray,
+    scores: Discriminant,
+    move: LookMove,
+    *,
+    reference_error: float,
+    difference_error: float,
+    design_effect: float,
 ) -> MovedPrevalence:
     """Fit the site's scores by a mixture of the reference's two classes that moved, parted and stretched a little.
 
@@ -133,7 +144,8 @@ def prevalence_despite_move(
         positive: of the reference's images, (n,).
         scores: held-out log odds of both sides.
         move: of the images across the label's direction.
-        share_deviation: standard error that the reference's groups give the prevalence, taken as a move of the scores.
+        reference_error: standard error that the reference's groups give the site's prevalence.
+        difference_error: the same of its difference from the reference's share.
         design_effect: by which images of a group carry less than as many groups would; divides the likelihood.
 
     Source: random-effects likelihood with nuisance parameters profiled, as in Pawitan 2001, chapter 17.
@@ -155,38 +167,44 @@ def prevalence_despite_move(
 
     present, absent = (smooth(own[kind]) / kind.sum() / width for kind in (positive, ~positive))
     site = smooth(other.ravel()) / len(other) / design_effect
-    reach = math.hypot(WIDER * move.deviation, share_deviation * gap)
-    parting = GAP_CHANGE * WIDER * move.deviation * gap
+    reach = MOVE * move.deviation
+    parting = GAP_CHANGE * move.deviation * gap
 
     def density(z: Array) -> Array:
-        """Of the site's scores; z is move, parting and stretch in prior deviations, and the prevalence's log odds."""
+        """Of the site's scores; z is move, parting and both classes' stretch in prior deviations, and the log odds."""
         moved, apart = reach * z[0], parting * z[1]
-        stretch = math.exp(move.log_stretch + move.stretch_deviation * z[2])
-        with_it = np.interp((at - mean - moved - (1 - share) * apart) / stretch + mean, at, present)
-        without = np.interp((at - mean_without - moved + share * apart) / stretch + mean_without, at, absent)
-        prevalence = special.expit(z[3])
-        return np.asarray(np.maximum((prevalence * with_it + (1 - prevalence) * without) / stretch, LEAST_DENSITY))
+        wider, wider_without = np.exp(move.log_stretch + STRETCH * move.stretch_deviation * z[2:4])
+        with_it = np.interp((at - mean - moved - (1 - share) * apart) / wider + mean, at, present) / wider
+        without = (at - mean_without - moved + share * apart) / wider_without + mean_without
+        prevalence = special.expit(z[4])
+        mixed = prevalence * with_it + (1 - prevalence) * np.interp(without, at, absent) / wider_without
+        return np.asarray(np.maximum(mixed, LEAST_DENSITY))
 
     excess = (float(other.mean()) - float(own.mean())) / max(reach, 1e-9)
-    starts = (np.array([begin, 0.0, 0.0, special.logit(share)]) for begin in (0.0, excess))
-    least, best = min((_fit(density, site, start, 4) for start in starts), key=lambda fit: fit[0])
-    value = float(np.clip(special.expit(best[3]), 1e-6, 1 - 1e-6))
+    starts = (np.array([begin, 0.0, 0.0, 0.0, special.logit(share)]) for begin in (0.0, excess))
+    least, best = min((_fit(density, site, start, 5) for start in starts), key=lambda fit: fit[0])
+    value = float(np.clip(special.expit(best[4]), 1e-6, 1 - 1e-6))
 
     def root_deviance(prevalence: float) -> float:
-        at_it = _fit(density, site, np.append(best[:3], special.logit(prevalence)), 3)[0]
+        at_it = _fit(density, site, np.append(best[:4], special.logit(prevalence)), 4)[0]
         return math.sqrt(max(2 * (at_it - least), 0.0))
 
-    low, high = (_bound(root_deviance, value, end) for end in (0.001, 0.999))
-    p_value = float(2 * stats.norm.sf(root_deviance(share)))
+    def root_deviance_beside(prevalence: float, error: float) -> float:
+        """As if the root were linear, with one more error that is independent of the site's."""
+        root = root_deviance(prevalence)
+        return abs(prevalence - value) / math.hypot(abs(prevalence - value) / root, error) if root > 0 else 0.0
+
+    low, high = (_bound(lambda p: root_deviance_beside(p, reference_error), value, end) for end in (0.001, 0.999))
+    p_value = float(2 * stats.norm.sf(root_deviance_beside(share, difference_error)))
     return MovedPrevalence(value, min(low, value), max(high, value), p_value, gap)
 
 
 def _fit(density: Callable[[Array], Array], counts: Array, start: Array, n_free: int) -> tuple[float, Array]:
     """Return the least penalised negative log likelihood over the first `n_free` parameters, and where it is.
 
-    Scoring steps, halved until they descend; the first three parameters have a standard normal penalty.
+    Scoring steps, halved until they descend; all parameters but the last have a standard normal penalty.
     """
-    penalised = np.array([1.0, 1.0, 1.0, 0.0])
+    penalised = np.array([1.0, 1.0, 1.0, 1.0, 0.0])
 
     def loss(z: Array, values: Array) -> float:
         return 0.5 * float(penalised @ z**2) - float(counts @ np.log(values))
@@ -194,11 +212,11 @@ def _fit(density: Callable[[Array], Array], counts: Array, start: Array, n_free:
     z, values = start, density(start)
     least = loss(z, values)
     for _ in range(MAX_STEPS):
-        slopes = np.stack([density(z + STEP * unit) for unit in np.eye(4)[:n_free]], axis=1)
+        slopes = np.stack([density(z + STEP * unit) for unit in np.eye(5)[:n_free]], axis=1)
         slopes = (slopes / values[:, None] - 1) / STEP
         gradient = (penalised * z)[:n_free] - slopes.T @ counts
         curvature = np.diag(np.maximum(penalised[:n_free], 1e-6)) + slopes.T @ (counts[:, None] * slopes)
-        step = np.zeros(4)
+        step = np.zeros(5)
         step[:n_free] = np.linalg.solve(curvature, gradient)
         step /= max(1.0, float(np.abs(step).max()) / 2)
         for _ in range(HALVINGS):

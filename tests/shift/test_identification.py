@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scipy import optimize, stats
@@ -175,7 +177,12 @@ def test_separated_humps_tell_their_shares_wherever_they_lie(rng: np.random.Gene
     for shift in (-2.0, 0.0, 1.5):
         scores = Discriminant(own, other[None] + shift)
         found = prevalence_despite_move(
-            positive, scores, LookMove(1.5, 0.0, 0.1), share_deviation=0.015, design_effect=1.0
+            positive,
+            scores,
+            LookMove(1.5, 0.0, 0.1),
+            reference_error=0.001,
+            difference_error=0.015,
+            design_effect=1.0,
         )
         assert found.value == pytest.approx(hidden.mean(), abs=0.02)
         assert found.low < hidden.mean() < found.high
@@ -188,7 +195,12 @@ def test_without_a_move_it_is_the_likelihood_of_a_mixture(rng: np.random.Generat
     positive, own = scores_of(0.3, rng, gap=2, n=6000)
     _, other = scores_of(0.45, rng, gap=2)
     found = prevalence_despite_move(
-        positive, Discriminant(own, other[None]), LookMove(0.0, 0.0, 0.0), share_deviation=1e-6, design_effect=1.0
+        positive,
+        Discriminant(own, other[None]),
+        LookMove(0.0, 0.0, 0.0),
+        reference_error=1e-6,
+        difference_error=1e-6,
+        design_effect=1.0,
     )
 
     def loss(p: float) -> float:
@@ -209,7 +221,8 @@ def test_the_further_the_look_may_move_scores_the_less_they_tell(rng: np.random.
             positive,
             Discriminant(own, other[None]),
             LookMove(deviation, 0, 0.05),
-            share_deviation=0.02,
+            reference_error=0.02,
+            difference_error=0.02,
             design_effect=1,
         )
         widths.append(found.high - found.low)
@@ -218,6 +231,26 @@ def test_the_further_the_look_may_move_scores_the_less_they_tell(rng: np.random.
     assert p_values == sorted(p_values)
     assert p_values[0] < 0.001
     assert p_values[-1] > 0.05
+
+
+def test_the_noise_of_both_shares_counts(rng: np.random.Generator) -> None:
+    """Of humps that tell each image's label the test is that of two proportions."""
+    positive, own = scores_of(0.2, rng, gap=8, n=300)
+    hidden, other = scores_of(0.3, rng, gap=8, n=200)
+    share, there = positive.mean(), hidden.mean()
+    own_error, error = (math.sqrt(label.mean() * (1 - label.mean()) / len(label)) for label in (positive, hidden))
+    found = prevalence_despite_move(
+        positive,
+        Discriminant(own, other[None] + 0.5),
+        LookMove(0.5, 0.0, 0.1),
+        reference_error=0.0,
+        difference_error=own_error,
+        design_effect=1.0,
+    )
+    root = math.sqrt(2 * (stats.binom.logpmf(hidden.sum(), 200, there) - stats.binom.logpmf(hidden.sum(), 200, share)))
+    z = (there - share) / math.hypot((there - share) / root, own_error)
+    assert stats.norm.isf(found.p_value / 2) == pytest.approx(z, rel=0.03)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.1)
 
 
 def test_density_ratio_is_that_of_a_logistic_regression(rng: np.random.Generator) -> None:
