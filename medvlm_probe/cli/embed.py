@@ -10,6 +10,7 @@ from medvlm_probe.cli.options import (
     CohortOption,
     DeviceOption,
     EngineOption,
+    ImageCacheOption,
     JsonOption,
     MaxFailuresOption,
     ModelOption,
@@ -39,6 +40,7 @@ def embed(
     engine: EngineOption = "local",
     address: AddressOption = None,
     model_workers: ModelWorkersOption = None,
+    image_cache: ImageCacheOption = None,
     max_failures: MaxFailuresOption = "5%",
     out: OutOption = None,
     as_json: JsonOption = False,
@@ -62,7 +64,7 @@ def embed(
     compute = Compute.parse(device, precision, batch_size, workers, max_failures)
     loaded = load_cohort(cohort, split=split, splits=splits)
     with open_engine(engine, EngineOptions(model, device, address, model_workers, workers)) as opened:
-        done = embed_cohort(output, loaded, model, compute, opened)
+        done = embed_cohort(output, loaded, model, compute, opened, image_cache)
     run = open_run("embed", resolved_config(context), out)
     paths = write_quarantine(run, done.embedded)
     run.write_provenance(done.provenance())

@@ -92,6 +92,16 @@ AddressOption = Annotated[
         rich_help_panel=COMPUTE,
     ),
 ]
+ImageCacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--image-cache",
+        help="Folder that keeps each image at the model's size, so that another model of that size need not decode it "
+        "again. Pictures of patients: only you can read them there.",
+        file_okay=False,
+        rich_help_panel=COMPUTE,
+    ),
+]
 ModelWorkersOption = Annotated[
     int | None,
     typer.Option(

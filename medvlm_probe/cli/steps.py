@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
@@ -120,11 +120,16 @@ def parse_max_failures(text: str) -> int | float:
 
 
 def embed_cohort(
-    output: Output, cohort: Cohort, model_name: str, compute: Compute, engine: Engine | None = None
+    output: Output,
+    cohort: Cohort,
+    model_name: str,
+    compute: Compute,
+    engine: Engine | None = None,
+    image_cache: Path | None = None,
 ) -> EmbeddedCohort:
     """Load the model, say what will be done, and return the cohort's embeddings, computing what the cache lacks.
 
-    Images go through the model on `engine`; None: in this process.
+    Images go through the model on `engine`; None: in this process. `image_cache` keeps them at the model's size.
 
     Raises:
         ProbeError: of the model, the images or the cache.
@@ -134,6 +139,7 @@ def embed_cohort(
     output.say(f"Cohort {cohort.name}: {len(cohort):,} images. Loading {model_name} ...")
     from medvlm_probe.embeddings.engines import LocalEngine
     from medvlm_probe.embeddings.extract import embed
+    from medvlm_probe.embeddings.image_cache import cached_images
     from medvlm_probe.embeddings.precision import device_of
     from medvlm_probe.embeddings.seen import seen_in_training
     from medvlm_probe.models.training_data import declared_training_data
@@ -147,7 +153,7 @@ def embed_cohort(
     )
     with output.progress("Embedding") as progress:
         embedded = embed(
-            cohort,
+            cohort if image_cache is None else replace(cohort, source=cached_images(cohort.source, model, image_cache)),
             model,
             precision=compute.precision,
             batch_size=compute.batch_size,
