@@ -4,7 +4,8 @@
 
 Processor milliseconds an image, medians, by format and step: read, hash, check (header, checksums), decompress, to 8
 bits (window, high byte), resize (and crop), normalise. Beside them: the resize and normalisation of the same image as
-three channels, which must give the same bits; and what a decoder that reduces JPEGs to a half or less would take, which
+three channels, which must give the same bits; the image out of `--image-cache`, which reads and hashes the original and
+decodes 224 pixels; and what a decoder that reduces JPEGs to a half or less would take, which
 gives other pixels and so is no part of the recipes. Then the wall milliseconds an image by one thread, by threads and
 by processes, in turn: how far decoding in threads is held up by the interpreter's lock. Writes
 figures/benchmarks/decode.csv and decode_workers.csv (`--quick`: small images, nothing written).
@@ -39,8 +40,10 @@ from medvlm_probe.cohort import recipes
 from medvlm_probe.cohort.dicom_header import read_dicom_header
 from medvlm_probe.cohort.dicom_pixels import stored_cells
 from medvlm_probe.cohort.image_headers import check_whole, read_header
+from medvlm_probe.cohort.images import FileImages
 from medvlm_probe.cohort.png_recipe import MAX_PIXELS
 from medvlm_probe.cohort.storage import read_local
+from medvlm_probe.embeddings.image_cache import CachedImages
 from medvlm_probe.embeddings.threads import available_cores
 from medvlm_probe.models.image_transform import EvalTransform, build_transform
 
@@ -169,6 +172,10 @@ def steps(folder: Path, name: str, transform: EvalTransform, repeats: int) -> di
     }
     found["total"] = sum(value for step, value in found.items() if step != "megabytes")
     found["resize and normalise, three channels"] = ms(partial(transform, colour))
+    files = FileImages(folder, (name,), recipe=recipes.DICOM)
+    kept = CachedImages(files, transform.geometry, framed.width, folder / "kept")
+    assert kept.read(0).tobytes() == framed.tobytes()
+    found["from the image cache"] = ms(lambda: transform(kept.read(0)))
     if name.endswith(".jpg"):
         found["reduced: decompress and resize"] = ms(lambda: transform.geometry(_reduced(data)))
     return found

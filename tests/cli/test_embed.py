@@ -36,6 +36,19 @@ def test_embed_counts_and_records(run: Run, folder: Path, tmp_path: Path) -> Non
     assert record["cohort"]["recipe"] == "png/v1"
 
 
+def test_pictures_are_kept_where_asked_for(run: Run, folder: Path, tmp_path: Path) -> None:
+    done = run("embed", "--cohort", folder, "--image-cache", "kept", "--json")
+    assert done.json["computed_now"] == 12
+    kept = sorted((tmp_path / "kept").rglob("*.png"))
+    assert len(kept) == 12
+    (tmp_path / "file").write_text("")
+    refused = run("embed", "--cohort", folder, "--image-cache", "file")
+    assert refused.code == 2
+    again = run("embed", "--cohort", folder, "--precision", "float32", "--image-cache", "kept", "--json")
+    assert again.json["embedded"] == 12
+    assert sorted((tmp_path / "kept").rglob("*.png")) == kept
+
+
 def test_bad_images_go_to_quarantine(run: Run, folder: Path, tmp_path: Path) -> None:
     first, second, *_ = images(folder)
     first.write_bytes(first.read_bytes()[:200])

@@ -387,6 +387,16 @@ def _texts_cache(folder: Path) -> Subject:
     return Subject(file, lambda: text_embeddings._cached(folder, 4))
 
 
+def _image_cache(folder: Path) -> Subject:
+    from medvlm_probe.cohort.images import FileImages
+    from medvlm_probe.embeddings.image_cache import CachedImages
+
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60), dtype=np.uint8)).save(folder / "a.png")
+    source = CachedImages(FileImages(folder, ("a.png",)), lambda image: image.resize((32, 32)), 32, folder / "kept")
+    source.read(0)
+    return Subject(next((folder / "kept").rglob("*.png")), lambda: source.read(0))
+
+
 def _monitor(folder: Path) -> Subject:
     from medvlm_probe.audit.monitor import Arrivals, Monitor, batch_record, new_header, residuals
     from medvlm_probe.audit.monitor_files import append_record, read_state, start_state
@@ -853,6 +863,7 @@ READERS: tuple[Reader, ...] = (
     Reader("embeddings: shard", "bytes", _store("shard")),
     Reader("embeddings: ledger", "json", _store("ledger")),
     Reader("embeddings of texts", "bytes", _texts_cache),
+    Reader("image at a model's size", "bytes", _image_cache),
     Reader("monitor's state", "json_lines", _monitor),
     Reader("run: audit.json", "json", _run_folder("audit", "audit.json")),
     Reader("run: audit's run.json", "json", _run_folder("audit", "run.json")),

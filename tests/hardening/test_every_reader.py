@@ -46,6 +46,7 @@ COVERED = {
     "cohort/region_names.py": "region names",
     "cohort/report_labeler/rules.py": "rules of the labeler",
     "cohort/split_files.py": "splits",
+    "embeddings/image_cache.py": "image at a model's size",
     "embeddings/store.py": "embeddings: shard",
     "models/bundle.py": "bundle: configuration",
     "models/checkpoint.py": "weights.bin",
