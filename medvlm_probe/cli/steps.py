@@ -263,7 +263,8 @@ def resolved_config(context: typer.Context) -> dict[str, Any]:
 
     from medvlm_probe.runs import sha256_file
 
-    presentation = {"out", "as_json", "quiet", "verbose", "no_color", "workers", "engine", "address", "model_workers"}
+    presentation = {"out", "as_json", "quiet", "verbose", "no_color"}
+    presentation |= {"workers", "engine", "address", "model_workers", "image_cache"}
 
     def plain(value: Any) -> Any:
         if isinstance(value, Path):
