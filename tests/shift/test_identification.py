@@ -253,6 +253,26 @@ def test_the_noise_of_both_shares_counts(rng: np.random.Generator) -> None:
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.1)
 
 
+@pytest.mark.parametrize(("gap", "shrinks"), [(1.3, False), (6.0, True)])
+def test_more_images_do_not_mend_an_assumption(gap: float, shrinks: bool, rng: np.random.Generator) -> None:
+    """Of overlapping classes that moved far; humps that lie apart are counted whatever moved."""
+    positive, own = scores_of(0.3, rng, gap=gap, n=4000)
+    widths = []
+    for n in (1000, 16_000):
+        _, other = scores_of(0.3, rng, gap=gap, n=n)
+        found = prevalence_despite_move(
+            positive,
+            Discriminant(own, other[None]),
+            LookMove(0.7, 0.0, 0.05),
+            reference_error=0.0,
+            difference_error=0.01,
+            design_effect=1.0,
+        )
+        widths.append(found.high - found.low)
+    assert (widths[1] < 0.4 * widths[0]) == shrinks
+    assert shrinks or widths[1] > 0.7 * widths[0]
+
+
 def test_density_ratio_is_that_of_a_logistic_regression(rng: np.random.Generator) -> None:
     x, y = rng.standard_normal((150, 3)), rng.standard_normal((100, 3)) + 0.7
     found = fit_density_ratio(x, y, np.arange(150), np.arange(100))
