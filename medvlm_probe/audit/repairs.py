@@ -139,5 +139,15 @@ REMEDIES: Mapping[str, Remedy] = {
         repair_fine_tune.seconds_of_a_pass,
         repair_fine_tune.passes_of,
     ),
+    "last block, augmented": Remedy(
+        "the last block fine-tuned on the site's labels, its images in other acquisitions too",
+        "tower",
+        repair_fine_tune.last_block_augmented,
+        FINE_TUNED,
+        2,
+        _no_training,
+        repair_fine_tune.seconds_of_a_pass,
+        repair_fine_tune.passes_with_copies,
+    ),
 }
 """Every repair, in the order in which they are shown."""
