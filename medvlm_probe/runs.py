@@ -113,14 +113,16 @@ def csv_bytes(table: pd.DataFrame, *, exact: bool = False) -> bytes:
 def parse_json(text: str | bytes) -> Any:
     """Return the value of a JSON text from outside.
 
-    Beyond `json.loads`, what would fail later is refused here: NaN, numbers beyond float64, halves of surrogate pairs,
-    and nesting that ends Python's own reader with a RecursionError.
+    Beyond `json.loads`, what would fail later is refused here: NaN, numbers beyond float64, integers beyond 64 bits,
+    halves of surrogate pairs, and nesting that ends Python's own reader with a RecursionError.
 
     Raises:
         ValueError: no such JSON.
     """
     try:
-        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        value = json.loads(
+            text, parse_constant=_finite, parse_float=_finite, parse_int=lambda digits: _of_64_bits(int(digits))
+        )
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if re.search(r"\\[uU][dD][89a-fA-F]", text) if isinstance(text, str) else b"\\u" in text:
@@ -132,16 +134,24 @@ def parse_toml(text: str) -> dict[str, Any]:
     """Return the tables of a TOML text from outside.
 
     Raises:
-        ValueError: no TOML, nested too deeply, or of more than `MAX_TOML` letters, which would take minutes.
+        ValueError: no TOML, nested too deeply, an integer beyond the 64 bits that TOML has, or of more than `MAX_TOML`
+            letters, which would take minutes.
     """
     import tomllib
 
     if len(text) > MAX_TOML:
         raise ValueError(f"it is longer than {MAX_TOML:,} letters")
     try:
-        return tomllib.loads(text)
+        value = tomllib.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    left: list[Any] = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, int):
+            _of_64_bits(one)
+        left += one.values() if isinstance(one, dict) else one if isinstance(one, list) else []
+    return value
 
 
 def sha256_file(path: Path) -> str:
@@ -231,6 +241,12 @@ def _finite(number: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"it holds the number {number[:20]}, which is none")
     return value
+
+
+def _of_64_bits(number: int) -> int:
+    if not -(2**63) <= number < 2**63:
+        raise ValueError("it holds an integer of more than 64 bits")
+    return number
 
 
 def _sync_folder(folder: Path) -> None:

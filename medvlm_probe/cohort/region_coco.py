@@ -83,9 +83,11 @@ def _runs(segmentation: Any) -> Callable[[int, int], RunMask]:
     if isinstance(segmentation, dict):
         counts = segmentation.get("counts")
         try:
-            lengths = counts_of_text(counts) if isinstance(counts, str) else np.array(counts, dtype=np.int64)
-        except (TypeError, ValueError) as error:
+            lengths = counts_of_text(counts) if isinstance(counts, str) else np.array(counts)
+        except (OverflowError, ValueError) as error:
             raise InputError("its counts are no run lengths") from error
+        if lengths.dtype != np.int64 or lengths.ndim != 1:
+            raise InputError("its counts are no run lengths")
         return lambda width, height: runs_of_counts(lengths, height, width)
     try:
         polygons = [np.array(corners, dtype=np.float64).reshape(-1, 2) for corners in segmentation]

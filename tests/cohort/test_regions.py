@@ -191,11 +191,16 @@ def test_bad_coco_annotations_have_reasons(cohort: Cohort, tmp_path: Path) -> No
         {"id": 6, "image_id": 1, "category_id": 7, "segmentation": {"counts": "f68", "size": [96]}},
         {"id": 7, "image_id": 2, "category_id": 7, "segmentation": {"counts": [5, 7], "size": [48, 64]}},
         {"id": 8, "image_id": 2, "category_id": 7, "segmentation": {"counts": "f68X", "size": [48, 64]}},
+        *(
+            {"id": 10, "image_id": 2, "category_id": 7, "segmentation": {"counts": counts, "size": [48, 64]}}
+            for counts in ([1e300, 5], [1.5, 2.5], [[1], [2]], [1, None], 40 * "o" + "0")
+        ),
     ]
     skipped = read_regions(coco(tmp_path, [*bad, good]), cohort).skipped
     assert len(skipped) == len(bad)
     for words in ("none of the images", "categories", "neither", "no width", "three corners", "no size", "12 pixels"):
         assert skipped["reason"].str.contains(words).sum() == 1, words
+    assert skipped["reason"].eq("its counts are no run lengths").sum() == 5
     (tmp_path / "x.json").write_text("[]")
     with pytest.raises(InputError, match="not of COCO's form"):
         read_regions(tmp_path / "x.json", cohort)

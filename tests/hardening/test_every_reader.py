@@ -156,12 +156,28 @@ def test_any_text_is_a_value_or_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[" * 100_000, '{"a":' * 100_000, "NaN", "-Infinity", "1e999", '"\\ud800"', '{"a": "\\udc00b"}', "9" * 5_000],
+    [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "NaN",
+        "-Infinity",
+        "1e999",
+        '"\\ud800"',
+        '{"a": "\\udc00b"}',
+        "9" * 5_000,
+        str(2**63),
+    ],
 )
 def test_json_that_fails_later_is_refused_at_once(text: str) -> None:
     for form in (text, text.encode()):
         with pytest.raises(ValueError):
             parse_json(form)
+
+
+def test_toml_has_no_integers_beyond_64_bits() -> None:
+    with pytest.raises(ValueError, match="more than 64 bits"):
+        parse_toml(f"[[a]]\nb = [true, {{c = {-(2**63) - 1}}}]")
+    assert parse_toml(f"a = [true, {2**63 - 1}]") == {"a": [True, 2**63 - 1]}
 
 
 def test_json_keeps_what_is_right() -> None:
