@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
 from collections import deque
@@ -240,16 +242,29 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    nobody = f"No Ray cluster answers at '{address}'. Start one (ray start --head), or leave --address out."
+    if not answers(address or ""):
+        raise DeviceError(nobody)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise DeviceError(
-            f"No Ray cluster answers at '{address}'. Start one (ray start --head), or leave --address out."
-        ) from error
+        raise DeviceError(nobody) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def answers(address: str, seconds: float = 5.0) -> bool:
+    """Return whether something listens at HOST:PORT, or the address is of another form; Ray itself asks for minutes."""
+    parts = re.fullmatch(r"(?:ray://)?([^/:]+|\[[^]]+\]):(\d{1,5})", address)
+    if parts is None:
+        return True
+    try:
+        with socket.create_connection((parts[1].strip("[]"), int(parts[2])), timeout=seconds):
+            return True
+    except (OSError, OverflowError):
+        return False
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import pickle
+import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from tiny_embedding_model import cohort_of, write_images
 
 from medvlm_probe.cohort.catalog import load_cohort
 from medvlm_probe.embeddings.batches import source_parts
+from medvlm_probe.embeddings.distributed import answers
 from medvlm_probe.embeddings.engines import ENGINES, EngineOptions, LocalEngine, open_engine, tree_merged
 from medvlm_probe.errors import ImageError, InputError, UnknownNameError
 
@@ -84,3 +86,13 @@ def test_sources_and_their_errors_can_be_sent(tmp_path: Path) -> None:
         sent.content_key(1)
     error = pickle.loads(pickle.dumps(caught.value))
     assert (type(error), error.reason, str(error)) == (ImageError, "missing_file", str(caught.value))
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "localhost:{}", "ray://127.0.0.1:{}"])
+def test_a_cluster_that_is_not_there_is_noticed_at_once(form: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert answers(form.format(port))
+    assert not answers(form.format(port))
+    assert not answers(form.format(99_999))
+    assert answers("auto")
