@@ -25,11 +25,12 @@ def draw(table: pd.DataFrame, words: Mapping[str, str]) -> Figure:
     names = [name for name in words if name in set(table["task"])]
     n_rows = -(-len(names) // _COLUMNS)
     timed = table[table["processor_seconds"].notna()]
+    apart = (timed["processor_seconds"] / timed["floor_seconds"]).groupby(timed["task"]).min()
     with style():
         figure = Figure(figsize=(7.1, 0.35 + 1.75 * n_rows), layout="constrained")
         panels = figure.subplots(n_rows, _COLUMNS, sharex=True, sharey=True, squeeze=False).ravel()
         for panel, name in zip(panels, names, strict=False):
-            _draw_task(panel, timed[timed["task"] == name], words[name], said=name == names[0])
+            _draw_task(panel, timed[timed["task"] == name], words[name], said=name == apart.idxmax())
         for panel in panels[len(names) :]:
             panel.set_visible(False)
         panels[0].set_xscale("log")
@@ -70,13 +71,14 @@ def _draw_task(panel: Axes, rows: pd.DataFrame, title: str, *, said: bool) -> No
     )
     if said:
         place = rows.iloc[min(1, len(rows) - 1)]
-        for word, column, colour in (("measured", "processor_seconds", BLUE), ("floor", "floor_seconds", VERMILLION)):
+        words = (("measured", "processor_seconds", BLUE, "top"), ("floor", "floor_seconds", VERMILLION, "bottom"))
+        for word, column, colour, side in words:
             panel.annotate(
                 word,
                 (place["n"], place[column]),
-                xytext=(4, -4),
+                xytext=(4, -4 if side == "top" else 6),
                 textcoords="offset points",
-                va="top",
+                va=side,
                 color=colour,
                 fontsize=7,
             )
