@@ -113,8 +113,9 @@ def csv_bytes(table: pd.DataFrame, *, exact: bool = False) -> bytes:
 def parse_json(text: str | bytes) -> Any:
     """Return the value of a JSON text from outside.
 
-    Beyond `json.loads`, what would fail later is refused here: NaN, numbers beyond float64, integers beyond 64 bits,
-    halves of surrogate pairs, and nesting that ends Python's own reader with a RecursionError.
+    Beyond `json.loads`, what would fail later is refused here: NaN, numbers beyond float64, halves of surrogate pairs,
+    and nesting that ends Python's own reader with a RecursionError. Integers may have more than 64 bits: tokenizers'
+    files do.
 
     Raises:
         ValueError: no such JSON.
@@ -148,8 +149,8 @@ def parse_toml(text: str) -> dict[str, Any]:
     left: list[Any] = [value]
     while left:
         one = left.pop()
-        if isinstance(one, int):
-            _of_64_bits(one)
+        if isinstance(one, int) and not -(2**63) <= one < 2**63:
+            raise ValueError("it holds an integer of more than 64 bits")
         left += one.values() if isinstance(one, dict) else one if isinstance(one, list) else []
     return value
 
@@ -243,10 +244,9 @@ def _finite(number: str) -> float:
     return value
 
 
-def _of_64_bits(number: int) -> int:
-    if not -(2**63) <= number < 2**63:
-        raise ValueError("it holds an integer of more than 64 bits")
-    return number
+def _within_float64(digits: str) -> int:
+    _finite(digits)
+    return int(digits)
 
 
 def _sync_folder(folder: Path) -> None:

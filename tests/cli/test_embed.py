@@ -36,7 +36,10 @@ def test_embed_counts_and_records(run: Run, folder: Path, tmp_path: Path) -> Non
     assert record["cohort"]["recipe"] == "png/v1"
 
 
-def test_pictures_are_kept_where_asked_for(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_pictures_are_kept_where_asked_for(
+    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDVLM_PROBE_CACHE", str(tmp_path / "cache"))
     done = run("embed", "--cohort", folder, "--image-cache", "kept", "--json")
     assert done.json["computed_now"] == 12
     kept = sorted((tmp_path / "kept").rglob("*.png"))

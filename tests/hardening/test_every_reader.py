@@ -181,5 +181,12 @@ def test_toml_has_no_integers_beyond_64_bits() -> None:
 
 
 def test_json_keeps_what_is_right() -> None:
-    text = '{"a": [1, 2.5, null, "ü", "\\ud83d\\ude00", "back\\\\ud800"]}'
-    assert parse_json(text) == parse_json(text.encode()) == {"a": [1, 2.5, None, "ü", "😀", "back\\ud800"]}
+    text = '{"n": 1000000000000000019884624838656, "a": [1, 2.5, null, "ü", "\\ud83d\\ude00", "back\\\\ud800"]}'
+    assert (
+        parse_json(text)
+        == parse_json(text.encode())
+        == {
+            "n": 1000000000000000019884624838656,
+            "a": [1, 2.5, None, "ü", "😀", "back\\ud800"],
+        }
+    )
