@@ -121,9 +121,7 @@ def parse_json(text: str | bytes) -> Any:
         ValueError: no such JSON.
     """
     try:
-        value = json.loads(
-            text, parse_constant=_finite, parse_float=_finite, parse_int=lambda digits: _of_64_bits(int(digits))
-        )
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_within_float64)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if re.search(r"\\[uU][dD][89a-fA-F]", text) if isinstance(text, str) else b"\\u" in text:

@@ -165,7 +165,7 @@ def test_any_text_is_a_value_or_refused(text: str) -> None:
         '"\\ud800"',
         '{"a": "\\udc00b"}',
         "9" * 5_000,
-        str(2**63),
+        "9" * 400,
     ],
 )
 def test_json_that_fails_later_is_refused_at_once(text: str) -> None:
