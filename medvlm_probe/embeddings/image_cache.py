@@ -125,12 +125,8 @@ def _read(path: Path, side: int) -> Image | None:
                 return None
             image.load()
             return image
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ):  # absent, or cut short when the machine went down
+    # Absent, or cut short when the machine went down.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
 
 
