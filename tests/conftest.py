@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     n = int(getattr(config, "workerinput", {}).get("workercount", 1))
     slow = [item for item in items if item.get_closest_marker("slow")]
-    fast = [item for item in items if not item.get_closest_marker("slow")]
+    fast = iter([item for item in items if not item.get_closest_marker("slow")])
     modules = list(dict.fromkeys(item.path for item in slow))
     order: list[pytest.Item] = []
     for share in range(n):
         order += [item for item in slow if modules.index(item.path) % n == share]
-        end = len(items) * (share + 1) // n
-        order += [fast.pop(0) for _ in range(min(max(end - len(order), 0), len(fast)))]
-    items[:] = order + fast
+        order += islice(fast, max(len(items) * (share + 1) // n - len(order), 0))
+    items[:] = [*order, *fast]
 
 
 @pytest.fixture(scope="session")

@@ -172,7 +172,7 @@ def prevalence_despite_move(
 
     present, absent = (smooth(own[kind]) / kind.sum() / width for kind in (positive, ~positive))
     n_independent = other.shape[1] / design_effect
-    inflation = 1 + n_independent * (MISFIT * move.deviation / gap**2) ** 2
+    inflation = 1 + n_independent * (MISFIT * move.deviation / max(gap**2, 1e-9)) ** 2
     site = smooth(other.ravel()) / len(other) / design_effect / inflation
     reach = MOVE * move.deviation
     parting = GAP_CHANGE * move.deviation * gap
@@ -189,29 +189,30 @@ def prevalence_despite_move(
 
     excess = (float(other.mean()) - float(own.mean())) / max(reach, 1e-9)
     starts = (np.array([begin, 0.0, 0.0, 0.0, special.logit(share)]) for begin in (0.0, excess))
-    least, best = min((_fit(density, site, start, 5) for start in starts), key=lambda fit: fit[0])
-    value = float(np.clip(special.expit(best[4]), 1e-6, 1 - 1e-6))
+    least, best = min((_fit(density, site, start) for start in starts), key=lambda fit: fit[0])
+    value = float(np.clip(special.expit(best[-1]), 1e-6, 1 - 1e-6))
 
     def root_deviance(prevalence: float) -> float:
-        at_it = _fit(density, site, np.append(best[:4], special.logit(prevalence)), 4)[0]
+        at_it = _fit(density, site, np.append(best[:-1], special.logit(prevalence)), fixed=True)[0]
         return math.sqrt(max(2 * (at_it - least), 0.0))
 
     def root_deviance_beside(prevalence: float, error: float) -> float:
         """As if the root were linear, with one more error that is independent of the site's."""
-        root = root_deviance(prevalence)
-        return abs(prevalence - value) / math.hypot(abs(prevalence - value) / root, error) if root > 0 else 0.0
+        root, away = root_deviance(prevalence), abs(prevalence - value)
+        return away / math.hypot(away / root, error) if root > 0 and away > 0 else 0.0
 
     low, high = (_bound(lambda p: root_deviance_beside(p, reference_error), value, end) for end in (0.001, 0.999))
     p_value = float(2 * stats.norm.sf(root_deviance_beside(share, difference_error)))
     return MovedPrevalence(value, min(low, value), max(high, value), p_value, gap)
 
 
-def _fit(density: Callable[[Array], Array], counts: Array, start: Array, n_free: int) -> tuple[float, Array]:
-    """Return the least penalised negative log likelihood over the first `n_free` parameters, and where it is.
+def _fit(density: Callable[[Array], Array], counts: Array, start: Array, *, fixed: bool = False) -> tuple[float, Array]:
+    """Return the least penalised negative log likelihood, and where it is; `fixed` keeps the last parameter.
 
     Scoring steps, halved until they descend; all parameters but the last have a standard normal penalty.
     """
-    penalised = np.array([1.0, 1.0, 1.0, 1.0, 0.0])
+    n_free = len(start) - fixed
+    penalised = np.append(np.ones(len(start) - 1), 0.0)
 
     def loss(z: Array, values: Array) -> float:
         return 0.5 * float(penalised @ z**2) - float(counts @ np.log(values))
@@ -219,11 +220,11 @@ def _fit(density: Callable[[Array], Array], counts: Array, start: Array, n_free:
     z, values = start, density(start)
     least = loss(z, values)
     for _ in range(MAX_STEPS):
-        slopes = np.stack([density(z + STEP * unit) for unit in np.eye(5)[:n_free]], axis=1)
+        slopes = np.stack([density(z + STEP * unit) for unit in np.eye(len(start))[:n_free]], axis=1)
         slopes = (slopes / values[:, None] - 1) / STEP
         gradient = (penalised * z)[:n_free] - slopes.T @ counts
         curvature = np.diag(np.maximum(penalised[:n_free], 1e-6)) + slopes.T @ (counts[:, None] * slopes)
-        step = np.zeros(5)
+        step = np.zeros(len(start))
         step[:n_free] = np.linalg.solve(curvature, gradient)
         step /= max(1.0, float(np.abs(step).max()) / 2)
         for _ in range(HALVINGS):

@@ -273,6 +273,22 @@ def test_more_images_do_not_mend_an_assumption(gap: float, shrinks: bool, rng: n
     assert shrinks or widths[1] > 0.7 * widths[0]
 
 
+def test_scores_that_tell_nothing_tell_nothing(rng: np.random.Generator) -> None:
+    positive = rng.random(400) < 0.3
+    own, other = rng.standard_normal(400), rng.standard_normal((1, 300)) + 1
+    for moved in (0.0, 0.7):
+        found = prevalence_despite_move(
+            positive,
+            Discriminant(own, other),
+            LookMove(moved, 0.0, 0.1),
+            reference_error=0.0,
+            difference_error=0.0,
+            design_effect=1.0,
+        )
+        assert found.low <= found.value <= found.high
+        assert moved == 0 or (found.high - found.low > 0.9 and found.p_value > 0.05)
+
+
 def test_density_ratio_is_that_of_a_logistic_regression(rng: np.random.Generator) -> None:
     x, y = rng.standard_normal((150, 3)), rng.standard_normal((100, 3)) + 0.7
     found = fit_density_ratio(x, y, np.arange(150), np.arange(100))
