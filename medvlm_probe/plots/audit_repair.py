@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BODY_MM, _LEFT_MM, _AXIS_MM, _GAP_MM, _COLUMNS = 40.0, 14.0, 9.0, 6.0, 3
+_TICKS_MM = 9.0
+"""For the numbers of a panel that has a scale of its own, within its place."""
 _COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY)
 _MARKERS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚"}
 _SPREAD = 0.11
@@ -85,15 +87,16 @@ def repair_curves(
     families = list(table["family"].unique())
     columns = min(_COLUMNS, len(families))
     width = (width_mm - 2 * MARGIN_MM - _LEFT_MM - 2.0 - (columns - 1) * _GAP_MM) / columns
+    rooms = {family: width - (_TICKS_MM if family in (counts or {}) else 0.0) for family in families}
     keys = {
         family: [
-            (name, wrapped(words.get(name, name), width - 5.0))
+            (name, wrapped(words.get(name, name), rooms[family] - 5.0))
             for name in table.loc[table["family"] == family, "remedy"].unique()
         ]
         for family in families
     }
     bands = [families[at : at + columns] for at in range(0, len(families), columns)]
-    heads = {family: wrapped(family, width, bold=True, max_lines=2) for family in families}
+    heads = {family: wrapped(family, rooms[family], bold=True, max_lines=2) for family in families}
     head_mm = max(len(lines) for lines in heads.values()) * LINE_MM + 0.8
     deep = [max(sum(len(lines) * LINE_MM + 0.8 for _, lines in keys[f]) for f in band) for band in bands]
     heights = [head_mm + _BODY_MM + _AXIS_MM + key + 4.0 for key in deep]
@@ -111,20 +114,21 @@ def repair_curves(
         y = page.top
         for band, height in zip(bands, heights, strict=True):
             for column, family in enumerate(band):
-                x = MARGIN_MM + _LEFT_MM + column * (width + _GAP_MM)
+                room = rooms[family]
+                x = MARGIN_MM + _LEFT_MM + column * (width + _GAP_MM) + (width - room if column else 0.0)
                 head = heads[family]
                 page.lines(x, y + head_mm - 0.8 - (len(head) - 0.5) * LINE_MM, head, fontweight="bold")
                 mine = rows[rows["family"] == family]
                 _panel(
                     page,
-                    (x, y + head_mm, width),
+                    (x, y + head_mm, room),
                     mine,
                     [name for name, _ in keys[family]],
                     limits[family],
                     column == 0 or family in (counts or {}),
                 )
                 below = y + head_mm + _BODY_MM + _AXIS_MM - LINE_MM / 2
-                page.text(x + width / 2, below - 1.0, (counts or {}).get(family, "Images labelled"), ha="center")
+                page.text(x + room / 2, below - 1.0, (counts or {}).get(family, "Images labelled"), ha="center")
                 _key(page, x, below + LINE_MM + 0.6, keys[family])
             page.figure.text(
                 (MARGIN_MM + LINE_MM / 2) / page.width,

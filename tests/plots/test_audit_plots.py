@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from medvlm_probe.errors import InputError
 from medvlm_probe.plots.audit_outliers import outlier_histogram
@@ -49,5 +50,9 @@ def test_a_remedy_that_ruins_everything_is_written_not_drawn() -> None:
     assert [line.get_ydata().tolist() for line in filled] == [[0.04]]
     other = repair_curves(table, axis="Gain", words=words, counts={"none": "Images read again"})
     assert other.axes[0].get_ylim() != other.axes[1].get_ylim()
+    FigureCanvasAgg(other).draw()
+    left, right = other.axes
+    numbers = [tick.get_window_extent().x0 for tick in right.get_yticklabels()]
+    assert min(numbers) > left.get_window_extent().x1, "numbers of its own scale lie beside the other panel"
     with pytest.raises(InputError):
         repair_curves(table.iloc[:0], axis="Gain", words={})
