@@ -19,13 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from PIL import Image
+from phantom_pool import seen_phantoms
 
-from medvlm_probe.cohort.acquisition import acquire, parse_steps
-from medvlm_probe.cohort.phantom import draw, sample_patient
 from medvlm_probe.cohort.phantom.prevalence import PREVALENCES
-from medvlm_probe.models.zoo import load_model
 from medvlm_probe.shift.identification_parts import components, whitening
 
 RESULT = Path(__file__).resolve().parents[1] / "figures" / "shift_identification" / "moves.csv"
@@ -37,30 +33,7 @@ TRANSFORMS = (
 FINDINGS = tuple(name for name in PREVALENCES["balanced"] if name != "no_finding")
 N_FOUND, N_LOOKED_AT = 300, 500
 DRAWS = 6
-BATCH = 25
 MEASURES = ("across", "move", "parting", "stretch_present", "stretch_absent")
-
-
-def seen(n_patients: int, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return findings (n, F), and embeddings (n, d) by transform; under "" those of the plain images."""
-    model = load_model("phantom-clip")
-
-    @torch.inference_mode()
-    def embedded(images: list[Image.Image]) -> np.ndarray:
-        return model.encode_images(torch.stack([model.preprocess(image) for image in images])).numpy()
-
-    labels: list[list[bool]] = []
-    found: dict[str, list[np.ndarray]] = {}
-    for start in range(0, n_patients, BATCH):
-        cases = [sample_patient("reference", seed, start + k, "balanced")[0] for k in range(BATCH)]
-        kinds = [{finding.kind for finding in case.findings} for case in cases]
-        labels += [[name in own for name in FINDINGS] for own in kinds]
-        images = [Image.fromarray(draw(case).pixels) for case in cases]
-        found.setdefault("", []).append(embedded(images))
-        for steps in TRANSFORMS:
-            moved = [acquire(image, parse_steps(steps), str(start + k)) for k, image in enumerate(images)]
-            found.setdefault(steps, []).append(embedded(moved))
-    return np.array(labels), {steps: np.concatenate(parts) for steps, parts in found.items()}
 
 
 def measures(plain: np.ndarray, moved: np.ndarray, positive: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
@@ -115,7 +88,8 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=9201)
     given = parser.parse_args()
-    table = pd.DataFrame(rows(*seen(given.patients, given.seed)))
+    seen = seen_phantoms("reference", given.seed, given.patients, FINDINGS, TRANSFORMS)
+    table = pd.DataFrame(rows(*seen))
     table.to_csv(RESULT, index=False)
     squares = table.filter(like="_rms") ** 2
     print(np.sqrt(squares.groupby(table["finding"]).mean()).round(2).to_string())

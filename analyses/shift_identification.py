@@ -113,35 +113,16 @@ def phantom_designs() -> list[Design]:
     return [Design(*shift, size, label=label) for label, size in settings for shift in shifts]
 
 
-def phantom_pool(path: Path, n_patients: int, seed: int) -> dict[str, np.ndarray]:
+def pool_of_phantoms(path: Path, n_patients: int, seed: int) -> dict[str, np.ndarray]:
     """Return embeddings (n, d) of one image a patient by what was done to it, and labels (n, L) by site."""
     if path.exists():
         return dict(np.load(path))
-    import torch
-    from PIL import Image
+    from phantom_pool import seen_phantoms
 
-    from medvlm_probe.cohort.acquisition import acquire, parse_steps
-    from medvlm_probe.cohort.phantom import draw, sample_patient
-    from medvlm_probe.models.zoo import load_model
-
-    model = load_model("phantom-clip")
-
-    @torch.inference_mode()
-    def embedded(images: list[Image.Image]) -> np.ndarray:
-        return model.encode_images(torch.stack([model.preprocess(image) for image in images])).numpy()
-
-    found: dict[str, list[np.ndarray]] = {}
-    for site, n in (("reference", n_patients), (OTHER_SITE, n_patients // 2)):
-        for start in range(0, n, 25):
-            cases = [sample_patient(site, seed, index, "balanced")[0] for index in range(start, min(start + 25, n))]
-            kinds = [{finding.kind for finding in case.findings} for case in cases]
-            found.setdefault(f"labels {site}", []).append(np.array([[k in own for k in LABELS] for own in kinds]))
-            images = [Image.fromarray(draw(case).pixels) for case in cases]
-            found.setdefault("plain" if site == "reference" else site, []).append(embedded(images))
-            for steps in ALTERED if site == "reference" else ():
-                moved = [acquire(image, parse_steps(steps), str(start + k)) for k, image in enumerate(images)]
-                found.setdefault(steps, []).append(embedded(moved))
-    pool = {name: np.concatenate(parts) for name, parts in found.items()}
+    labels, seen = seen_phantoms("reference", seed, n_patients, LABELS, ALTERED)
+    labels_there, seen_there = seen_phantoms(OTHER_SITE, seed, n_patients // 2, LABELS)
+    pool = {"labels reference": labels, "plain": seen.pop(""), **seen}
+    pool |= {f"labels {OTHER_SITE}": labels_there, OTHER_SITE: seen_there[""]}
     aside = path.with_suffix(".part.npz")
     np.savez(aside, **pool)
     aside.replace(path)
@@ -329,7 +310,7 @@ def main() -> None:
     else:
         name = f"phantom-pool-{arguments.pool_seed}-{arguments.patients}.npz"
         kept = arguments.pool or Path(tempfile.gettempdir()) / name
-        pool = phantom_pool(kept, arguments.patients, arguments.pool_seed)
+        pool = pool_of_phantoms(kept, arguments.patients, arguments.pool_seed)
         found = rows(phantom_designs(), pool, arguments.runs, arguments.seed, done)
     with path.open("w", newline="") as file:
         table: csv.DictWriter[str] | None = None
