@@ -5,10 +5,10 @@
 Processor milliseconds an image, medians, by format and step: read, hash, check (header, checksums), decompress, to 8
 bits (window, high byte), resize (and crop), normalise. Beside them: the resize and normalisation of the same image as
 three channels, which must give the same bits; the image out of `--image-cache`, which reads and hashes the original and
-decodes 224 pixels; and what a decoder that reduces JPEGs to a half or less would take, which
-gives other pixels and so is no part of the recipes. Then the wall milliseconds an image by one thread, by threads and
-by processes, in turn: how far decoding in threads is held up by the interpreter's lock. Writes
-figures/benchmarks/decode.csv and decode_workers.csv (`--quick`: small images, nothing written).
+decodes 224 pixels; and what a decoder that reduces JPEGs to a half or less would take, which gives other pixels and so
+is no part of the recipes. Then the wall milliseconds an image by one thread, by threads and by processes, in turn: how
+far decoding in threads is held up by the interpreter's lock. Writes figures/benchmarks/decode.csv and
+decode_workers.csv (`--quick`: small images, nothing written).
 """
 
 from __future__ import annotations

@@ -191,8 +191,8 @@ def scale_text(found: dict[str, Any]) -> str:
     rows = [(1, 1), (2, 1), (4, 1), (8, 1), (16, 2), (32, 4)]
     machine = found["machine"]
     lines = [
-        f"`embed --engine ray` gives the bytes of `--engine local`. Measured on {machine['cores']} cores of a "
-        f"{machine['processor']} (load average {machine['load_average']:g}), {local['images']:,} phantoms "
+        f"`embed --engine ray` gives the bytes of `--engine local`. Measured on {machine['cores']} cores "
+        f"({machine['processor']}, load average {machine['load_average']:g}), {local['images']:,} phantoms "
         f"through phantom-clip, one thread a copy of the model: the local engine {_said(local)}; Ray with one copy "
         f"{_said(one)}; with two {_said(two)}. Starting Ray's processes takes {one['start_core_seconds']:.0f} to "
         f"{two['start_core_seconds']:.0f} core-seconds: it pays from some thousand images on.",
